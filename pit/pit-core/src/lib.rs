@@ -1,0 +1,17 @@
+//! Policy-free building blocks that the Pit's crates and the bus share.
+//!
+//! The standard library only (the model checker joins in under `cfg(loom)`). What stands here decides nothing: it knows
+//! no models, graphs, claims, artifacts, processes or messages. A piece moves in when its second user appears.
+//!
+//! - [`id!`]: newtypes for ids, index plus generation, printed as `task:17@3`.
+//! - [`clock`]: monotonic time that tests can move by hand.
+//! - [`sync`]: the atomics, locks and `Arc` of the standard library, or loom's in a model run.
+//! - [`counter`]: statistics that many threads count without sharing cache lines.
+//! - [`ring`]: the last events, numbered, with the gaps shown to readers that are too slow.
+
+mod ids;
+pub mod sync;
+
+pub mod clock;
+pub mod counter;
+pub mod ring;
