@@ -1,0 +1,184 @@
+//! The folders and the format of a store: made once, recognised ever after.
+//!
+//! The file `format` is written last: where it is, the layout is complete and durable. Two processes may create the
+//! same store at once; each step finds done what the other did.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::disk::{Disk, Folder};
+use crate::error::{Fault, OpenError};
+use crate::root::{LOCK_FILE, Root, SUSPECT_FILE};
+use crate::temporary::{Temporary, sweep};
+
+/// The newest format that this release reads, and the one that it writes.
+const FORMAT: u64 = 1;
+const FORMAT_FILE: &str = "format";
+const FORMAT_WORDS: &str = "symphony artifact-store format ";
+/// LIMIT: bytes of the format file that are read.
+const FORMAT_BYTES_MAX: usize = 128;
+
+const FOLDERS: [&str; 4] = ["objects", "tmp", "names", "quarantine"];
+/// What a file system puts into its own root folder.
+const FOREIGN_BUT_WELCOME: &str = "lost+found";
+
+/// Opens the layout, and creates what is missing. Says how many files of dead writers were swept.
+pub(crate) fn open(path: &Path, disk: Arc<dyn Disk>) -> Result<(Arc<Root>, u64), OpenError> {
+    let path = std::path::absolute(path).map_err(|error| Fault::io("find", path, error))?;
+    let folder = ensure_folder(disk.as_ref(), &path)?;
+    let is_new = check_format(disk.as_ref(), &folder)?;
+    if is_new {
+        check_foreign(&folder)?;
+    }
+    let mut has_changed = is_new;
+    for name in FOLDERS {
+        has_changed |= make_folder(disk.as_ref(), &folder, name)?;
+    }
+    let inside =
+        |name| folder.open_inside(name).map_err(|error| Fault::io("open", &folder.path().join(name), error));
+    let [objects, temporary, names, quarantine] = FOLDERS;
+    let folders = [inside(objects)?, inside(temporary)?, inside(names)?, inside(quarantine)?];
+    let root = Arc::new(Root::new(disk, folder, folders));
+    if has_changed {
+        root.sync_folder(&root.folder)?;
+    }
+    if is_new {
+        write_format(&root)?;
+    }
+    let swept = sweep(&root);
+    Ok((root, swept))
+}
+
+/// A sync failed while the store was last written, and nobody has verified it since.
+pub(crate) fn is_suspect(root: &Root) -> Result<bool, Fault> {
+    match root.folder.stat(SUSPECT_FILE.as_ref()) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Fault::io("stat", &root.folder.path().join(SUSPECT_FILE), error)),
+    }
+}
+
+/// Everything was verified: what is visible is made durable, then the word of warning goes.
+pub(crate) fn clear_suspicion(root: &Root) -> Result<(), Fault> {
+    let path = root.objects.path();
+    for shard in root.objects.entries().map_err(|error| Fault::io("list", path, error))? {
+        let shard = shard.map_err(|error| Fault::io("list", path, error))?;
+        // What is no folder is none of ours.
+        if let Some(Ok(shard)) = shard.to_str().map(|shard| root.objects.open_inside(shard)) {
+            root.sync_folder(&shard)?;
+        }
+    }
+    for folder in [&root.objects, &root.names, &root.quarantine, &root.folder] {
+        root.sync_folder(folder)?;
+    }
+    match root.disk.remove(&root.folder, SUSPECT_FILE) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Fault::io("remove", &root.folder.path().join(SUSPECT_FILE), error))
+        }
+        _ => root.sync_folder(&root.folder),
+    }
+}
+
+/// Opens the folder of the store; makes it and its parents durable where they are missing.
+fn ensure_folder(disk: &dyn Disk, path: &Path) -> Result<Folder, Fault> {
+    let open = || Folder::open(path);
+    match (open(), path.parent(), path.file_name().and_then(|name| name.to_str())) {
+        (Err(error), Some(parent), Some(name)) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = ensure_folder(disk, parent)?;
+            if make_folder(disk, &parent, name)? {
+                disk.sync_folder(&parent).map_err(|source| Fault::Poisoned {
+                    path: parent.path().to_owned(),
+                    source: Arc::new(source),
+                })?;
+            }
+            open().map_err(|error| Fault::io("open", path, error))
+        }
+        (opened, ..) => opened.map_err(|error| Fault::io("open", path, error)),
+    }
+}
+
+/// Says whether it made the folder; another process may have been faster.
+fn make_folder(disk: &dyn Disk, parent: &Folder, name: &str) -> Result<bool, Fault> {
+    match disk.make_folder(parent, name) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(Fault::of_growth("make", &parent.path().join(name), parent, 0, error)),
+    }
+}
+
+/// Refuses a store of a newer release. Says whether the format has yet to be written.
+fn check_format(disk: &dyn Disk, folder: &Folder) -> Result<bool, OpenError> {
+    let path = folder.path().join(FORMAT_FILE);
+    let fault = |operation, error| OpenError::from(Fault::io(operation, &path, error));
+    let file = match disk.open(folder, FORMAT_FILE) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(fault("open", error)),
+    };
+    let mut text = [0_u8; FORMAT_BYTES_MAX];
+    let count = disk.read_at(&file, &mut text, 0).map_err(|error| fault("read", error))?;
+    match parse_format(&text[..count]) {
+        Some(FORMAT) => Ok(false),
+        Some(found) if found > FORMAT => {
+            Err(OpenError::NewerFormat { path: folder.path().to_owned(), found, known: FORMAT })
+        }
+        _ => Err(not_a_store(folder, FORMAT_FILE)),
+    }
+}
+
+fn parse_format(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.strip_prefix(FORMAT_WORDS)?.strip_suffix('\n')?.parse().ok()
+}
+
+/// A folder without a format may be empty or hold what an interrupted creation left, nothing else: nobody's home
+/// folder becomes a store by a slip of the hand.
+fn check_foreign(folder: &Folder) -> Result<(), OpenError> {
+    let fault = |error| Fault::io("list", folder.path(), error);
+    for name in folder.entries().map_err(fault)? {
+        let name = name.map_err(fault)?;
+        // The format may have been written by another process since we looked for it.
+        let expected = [FORMAT_FILE, LOCK_FILE, SUSPECT_FILE, FOREIGN_BUT_WELCOME];
+        if !FOLDERS.iter().chain(&expected).any(|ours| name == **ours) {
+            return Err(not_a_store(folder, &name.to_string_lossy()));
+        }
+    }
+    Ok(())
+}
+
+fn not_a_store(folder: &Folder, found: &str) -> OpenError {
+    OpenError::NotAStore { path: folder.path().to_owned(), found: found.to_owned() }
+}
+
+fn write_format(root: &Arc<Root>) -> Result<(), Fault> {
+    let mut file = Temporary::create(root)?;
+    file.append(format!("{FORMAT_WORDS}{FORMAT}\n").as_bytes(), None)?;
+    file.sync()?;
+    match file.link(&root.folder, FORMAT_FILE) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            let path = root.folder.path().join(FORMAT_FILE);
+            Err(Fault::of_growth("link", &path, &root.folder, file.bytes(), error))
+        }
+        _ => root.sync_folder(&root.folder),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_format_line_is_believed() {
+        let cases: [(&[u8], Option<u64>); 6] = [
+            (b"symphony artifact-store format 1\n", Some(1)),
+            (b"symphony artifact-store format 17\n", Some(17)),
+            (b"symphony artifact-store format 1", None),
+            (b"symphony artifact-store format -1\n", None),
+            (b"", None),
+            (b"\xff\n", None),
+        ];
+        for (text, format) in cases {
+            assert_eq!(parse_format(text), format, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The folders of an open store, what it may still acknowledge, and the lock between processes.
+//!
+//! ```text
+//!   sound --(a sync fails)--> poisoned        final for this handle; the file `suspect` tells the next opener
+//! ```
+//!
+//! Knows nothing of digests or names.
+//!
+//! What is locked, and why: puts and gets take no lock, neither between threads nor between processes, because a link
+//! either makes an artifact appear whole or finds it there. The file `lock` is held (flock) by whoever sets a name,
+//! since compare-and-swap is a read and a write, and by whoever moves a damaged file to quarantine, lest a second one
+//! move its freshly put successor. Both hold it for one short operation.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
+
+use crate::disk::{Disk, Folder};
+use crate::error::{Fault, ReadFault};
+
+/// The file between processes: held while a name is set or a damaged file is moved.
+pub(crate) const LOCK_FILE: &str = "lock";
+/// Its presence says that a sync failed, and that the next opener has to verify everything.
+pub(crate) const SUSPECT_FILE: &str = "suspect";
+
+/// LIMIT: how long the lock is waited for. A holder needs it for two syncs; a stopped holder must not hang us.
+pub(crate) const LOCK_WAIT_MS_MAX: u64 = 10_000;
+/// LIMIT: the longest pause between two attempts at the lock, which bounds how late we notice that it is free.
+const LOCK_PAUSE_MS_MAX: u64 = 8;
+
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) folder: Folder,
+    pub(crate) objects: Folder,
+    pub(crate) temporary: Folder,
+    pub(crate) names: Folder,
+    pub(crate) quarantine: Folder,
+    poison: OnceLock<Poison>,
+    /// Threads of this process queue here, so that only one of them polls the lock of the processes.
+    turn: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Poison {
+    path: PathBuf,
+    source: Arc<io::Error>,
+}
+
+/// The lock is not ours.
+#[derive(Debug)]
+pub(crate) enum LockFault {
+    Busy { path: PathBuf, waited_ms: u64 },
+    Read(ReadFault),
+}
+
+/// The lock between processes, held until dropped. The kernel releases it if the process dies.
+#[derive(Debug)]
+pub(crate) struct HeldLock<'a> {
+    file: OwnedFd,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Drop for HeldLock<'_> {
+    fn drop(&mut self) {
+        // Closing does not suffice: a process that another thread is just starting shares the lock until it executes
+        // its program.
+        let _is_unlocked = rustix::fs::flock(&self.file, FlockOperation::Unlock).is_ok();
+    }
+}
+
+impl Root {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        folder: Folder,
+        [objects, temporary, names, quarantine]: [Folder; 4],
+    ) -> Self {
+        let (poison, turn) = (OnceLock::new(), Mutex::new(()));
+        Self { disk, folder, objects, temporary, names, quarantine, poison, turn }
+    }
+
+    /// Refuses if a sync has failed since the store was opened.
+    pub(crate) fn check_sound(&self) -> Result<(), Fault> {
+        match self.poison.get() {
+            None => Ok(()),
+            Some(Poison { path, source }) => {
+                Err(Fault::Poisoned { path: path.clone(), source: Arc::clone(source) })
+            }
+        }
+    }
+
+    /// Ends the life of this handle as a writer, and leaves word for the next opener as well as a bad disk allows.
+    pub(crate) fn poison(&self, path: PathBuf, source: io::Error) -> Fault {
+        let source = Arc::new(source);
+        if self.poison.set(Poison { path: path.clone(), source: Arc::clone(&source) }).is_ok()
+            && self.disk.create_named(&self.folder, SUSPECT_FILE).is_ok()
+        {
+            // The disk has just failed a sync: that this one fails too is expected, and there is nobody to tell.
+            drop(self.disk.sync_folder(&self.folder));
+        }
+        Fault::Poisoned { path, source }
+    }
+
+    /// Makes the names in a folder durable.
+    pub(crate) fn sync_folder(&self, folder: &Folder) -> Result<(), Fault> {
+        self.disk.sync_folder(folder).map_err(|error| self.poison(folder.path().to_owned(), error))
+    }
+
+    /// Waits for the lock between processes.
+    pub(crate) fn lock(&self) -> Result<HeldLock<'_>, LockFault> {
+        let path = self.folder.path().join(LOCK_FILE);
+        let start = Instant::now();
+        let limit = Duration::from_millis(LOCK_WAIT_MS_MAX);
+        let busy = || LockFault::Busy { path: path.clone(), waited_ms: LOCK_WAIT_MS_MAX };
+        let turn = self.turn.try_lock_for(limit).ok_or_else(busy)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::openat(self.folder.file(), LOCK_FILE, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| LockFault::Read(ReadFault::new("open", &path, error.into())))?;
+        let mut pause = Duration::from_micros(100);
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(HeldLock { file, _turn: turn }),
+                Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(LockFault::Read(ReadFault::new("lock", &path, error.into()))),
+            }
+            if start.elapsed() >= limit {
+                return Err(busy());
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(LOCK_PAUSE_MS_MAX));
+        }
+    }
+}
+
+/// Opens a file outside the store for reading, without waiting for a pipe's other end.
+pub(crate) fn open_outside(path: &std::path::Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    Ok(File::from(rustix::fs::openat(CWD, path, flags, Mode::empty())?))
+}

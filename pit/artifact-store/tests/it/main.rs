@@ -1,0 +1,14 @@
+//! Tests of the store against real files, real full disks and processes that die.
+#![expect(clippy::unwrap_used, reason = "in a test an unexpected error ends it, and says where")]
+
+mod support;
+
+mod children;
+mod concurrency;
+mod corruption;
+mod crash;
+mod faults;
+mod full_disk;
+mod names;
+mod opening;
+mod store;
