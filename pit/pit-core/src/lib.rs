@@ -6,12 +6,10 @@
 //! - [`id!`]: newtypes for ids, index plus generation, printed as `task:17@3`.
 //! - [`clock`]: monotonic time that tests can move by hand.
 //! - [`sync`]: the atomics, locks and `Arc` of the standard library, or loom's in a model run.
-//! - [`counter`]: statistics that many threads count without sharing cache lines.
 //! - [`ring`]: the last events, numbered, with the gaps shown to readers that are too slow.
 
 mod ids;
 pub mod sync;
 
 pub mod clock;
-pub mod counter;
 pub mod ring;

@@ -105,12 +105,6 @@ impl<T: Clone> EventRing<T> {
         inner.readers += 1;
         EventReader { id, next_seq: inner.next_seq, shared: Arc::clone(&self.shared) }
     }
-
-    /// The number of the last event; 0 before the first.
-    #[must_use]
-    pub fn last_seq(&self) -> u64 {
-        lock(&self.shared).next_seq - 1
-    }
 }
 
 impl<T> Clone for EventRing<T> {
@@ -230,7 +224,6 @@ mod tests {
         assert_eq!(reader.next(), Read::Event(2, 'b'));
         assert_eq!(reader.next(), Read::Event(3, 'c'));
         assert_eq!(reader.next(), Read::Empty);
-        assert_eq!(ring.last_seq(), 3);
     }
 
     #[test]

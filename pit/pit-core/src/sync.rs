@@ -15,21 +15,8 @@ pub use loom::sync::{Arc, Mutex, MutexGuard};
 /// Atomic integers and their orderings.
 pub mod atomic {
     #[cfg(not(loom))]
-    pub use std::sync::atomic::{
-        AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
-    };
+    pub use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
     #[cfg(loom)]
-    pub use loom::sync::atomic::{
-        AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
-    };
-}
-
-/// Threads, and what a waiting one tells the processor.
-pub mod thread {
-    #[cfg(not(loom))]
-    pub use std::{hint::spin_loop, thread::yield_now};
-
-    #[cfg(loom)]
-    pub use loom::{hint::spin_loop, thread::yield_now};
+    pub use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 }

@@ -1,0 +1,8 @@
+//! The tracker from outside: single behaviours, random histories against a reference, and size.
+
+#![cfg(not(loom))]
+
+mod random;
+mod reference;
+mod scale;
+mod scenarios;
