@@ -55,6 +55,14 @@ pub struct Event {
     pub data: Vec<u8>,
 }
 
+impl Event {
+    /// An event with data as MessagePack.
+    #[must_use]
+    pub fn new(name: impl Into<String>, data: Vec<u8>) -> Self {
+        Self { name: name.into(), data }
+    }
+}
+
 /// From a thread of its own, so that busy and hung look different.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -120,6 +128,14 @@ pub struct DescriptorGrant {
     pub writable: bool,
 }
 
+impl DescriptorGrant {
+    /// A descriptor that may only be read.
+    #[must_use]
+    pub fn new(purpose: impl Into<String>, index: u32, bytes: u64) -> Self {
+        Self { purpose: purpose.into(), index, bytes, writable: false }
+    }
+}
+
 /// Where a body lies in a shared segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -130,4 +146,12 @@ pub struct SegmentSpan {
     pub offset: u64,
     /// Bytes.
     pub length: u64,
+}
+
+impl SegmentSpan {
+    /// `length` bytes from `offset` on.
+    #[must_use]
+    pub const fn new(segment: u32, offset: u64, length: u64) -> Self {
+        Self { segment, offset, length }
+    }
 }

@@ -106,10 +106,7 @@ impl Kind {
     /// frames, and not a control message of bounded size.
     #[must_use]
     pub const fn carries_payload(self) -> bool {
-        matches!(
-            self,
-            Self::Call | Self::Reply | Self::StreamData | Self::HostCall | Self::HostReply
-        )
+        matches!(self, Self::Call | Self::Reply | Self::StreamData | Self::HostCall | Self::HostReply)
     }
 }
 

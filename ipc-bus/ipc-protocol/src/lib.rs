@@ -10,8 +10,10 @@
 
 pub mod frame;
 pub mod handshake;
+
 pub mod control;
 pub mod fault;
+
 pub mod describe;
 pub mod limits;
 

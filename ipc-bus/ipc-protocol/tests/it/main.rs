@@ -1,0 +1,5 @@
+//! The wire does not change: golden files, the document, round trips.
+
+mod document;
+mod golden;
+mod properties;

@@ -1,0 +1,184 @@
+//! One trait for every tier.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::outcome::{CallResult, Cause};
+use crate::payload::Payload;
+
+/// Calls methods of one extension: the router's route, a socket connection, a loaded library.
+///
+/// # Semantics
+///
+/// 1. Exactly one outcome per call.
+/// 2. `NotDelivered` only if the bytes were never visible to the extension; in doubt `Unknown`.
+/// 3. Calls of one caller to one instance are delivered in order; answers come in any order.
+/// 4. Dropping the [`Reply`] cancels the call; the cancel reaches the extension.
+pub trait Caller: Send + Sync {
+    /// Starts a call. The payload is used up before this returns: it may borrow.
+    fn call(&self, request: Request<'_>) -> Reply;
+}
+
+impl<C: Caller + ?Sized> Caller for Arc<C> {
+    fn call(&self, request: Request<'_>) -> Reply {
+        (**self).call(request)
+    }
+}
+
+/// LIMIT: what a timeout counts as that no clock can add.
+const TIMEOUT_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// One call on its way to a [`Caller`].
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Name of the method.
+    pub method: &'a str,
+    /// Its arguments.
+    pub payload: Payload<'a>,
+    /// When the caller stops waiting. Every call has a deadline.
+    pub deadline: Instant,
+    /// What to do while the extension has too much to do.
+    pub on_overload: OnOverload,
+    /// Where retries by the host are written down, if anybody wants to know.
+    pub retry_log: Option<Arc<RetryLog>>,
+}
+
+impl<'a> Request<'a> {
+    /// A call that must be answered within `timeout`, and that waits while the extension is busy.
+    #[must_use]
+    pub fn new(method: &'a str, payload: Payload<'a>, timeout: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            method,
+            payload,
+            deadline: now.checked_add(timeout).unwrap_or_else(|| now + TIMEOUT_MAX),
+            on_overload: OnOverload::Wait,
+            retry_log: None,
+        }
+    }
+
+    /// The same call, its retries written down in `log`.
+    #[must_use]
+    pub fn with_retry_log(mut self, log: Arc<RetryLog>) -> Self {
+        self.retry_log = Some(log);
+        self
+    }
+
+    /// The same call, rejected at once instead of waiting while the extension is busy.
+    #[must_use]
+    pub fn or_reject(mut self) -> Self {
+        self.on_overload = OnOverload::Reject;
+        self
+    }
+}
+
+/// What a call does while the extension has as much in flight or queued as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnOverload {
+    /// Wait until there is room or the deadline passes.
+    Wait,
+    /// End at once with [`crate::CallError::Rejected`].
+    Reject,
+}
+
+/// Retries that the host made for one call, or for several that share the log.
+#[derive(Debug, Default)]
+pub struct RetryLog {
+    causes: Mutex<Vec<Cause>>,
+}
+
+impl RetryLog {
+    /// LIMIT: causes kept; later ones are only counted by their callers.
+    pub const CAUSES_MAX: usize = 64;
+
+    /// Writes one retry down.
+    pub fn record(&self, cause: Cause) {
+        let mut causes = self.causes.lock();
+        if causes.len() < Self::CAUSES_MAX {
+            causes.push(cause);
+        }
+    }
+
+    /// The causes so far, oldest first.
+    #[must_use]
+    pub fn causes(&self) -> Vec<Cause> {
+        self.causes.lock().clone()
+    }
+}
+
+/// A call in flight. Resolves once; dropping it before cancels the call.
+#[must_use = "dropping a reply cancels the call"]
+pub struct Reply(ReplyForm);
+
+enum ReplyForm {
+    Ready(Option<CallResult>),
+    Boxed(Pin<Box<dyn Future<Output = CallResult> + Send>>),
+    /// A connection's own form, which needs no allocation.
+    #[cfg(feature = "tokio")]
+    InFlight(crate::connection::InFlightReply),
+}
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match &self.0 {
+            ReplyForm::Ready(_) => "Reply(ready)",
+            ReplyForm::Boxed(_) => "Reply(in flight)",
+            #[cfg(feature = "tokio")]
+            ReplyForm::InFlight(_) => "Reply(in flight)",
+        })
+    }
+}
+
+impl Reply {
+    /// A call that ended before it was sent, or at once.
+    pub fn ready(result: CallResult) -> Self {
+        Self(ReplyForm::Ready(Some(result)))
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn in_flight(reply: crate::connection::InFlightReply) -> Self {
+        Self(ReplyForm::InFlight(reply))
+    }
+
+    /// A call that ends when `future` does; dropping the future must cancel it.
+    pub fn from_future(future: impl Future<Output = CallResult> + Send + 'static) -> Self {
+        Self(ReplyForm::Boxed(Box::pin(future)))
+    }
+}
+
+impl Future for Reply {
+    type Output = CallResult;
+
+    /// # Panics
+    ///
+    /// When polled again after it resolved.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult> {
+        match &mut self.0 {
+            ReplyForm::Ready(result) => match result.take() {
+                Some(result) => Poll::Ready(result),
+                None => panic!("a reply was polled after it resolved"),
+            },
+            ReplyForm::Boxed(future) => future.as_mut().poll(cx),
+            #[cfg(feature = "tokio")]
+            ReplyForm::InFlight(reply) => Pin::new(reply).poll(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::Encoded;
+
+    #[test]
+    fn a_timeout_beyond_all_clocks_is_a_long_time_and_no_panic() {
+        let payload = Payload::Encoded(Encoded::message_pack(vec![0xc0]));
+        let request = Request::new("method", payload, Duration::MAX);
+        assert!(request.deadline > Instant::now() + TIMEOUT_MAX / 2);
+    }
+}

@@ -1,0 +1,512 @@
+//! The calling side of a stream socket: many calls in flight over one connection, on tokio.
+//!
+//! A lone call is written by its caller at once; what comes meanwhile is left to the writer task, which
+//! writes everything with one system call. Reading never waits for writing. This module must not know who
+//! started the extension, what a method means, and when a call may be tried again.
+//!
+//! ```text
+//!  call() --> state (one lock) --> writer task --> socket
+//!    ^            |   ^                              |
+//!    +--- wakes --+   +---------- reader task <------+        timer task: deadlines
+//! ```
+
+mod greet;
+mod socket;
+
+mod state;
+
+mod incoming;
+mod tasks;
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ipc_protocol::control::{Event, Goodbye, Heartbeat, LogRecord, Progress};
+use ipc_protocol::handshake::{Hello, MethodEntry, Welcome};
+use ipc_protocol::limits::{
+    IN_FLIGHT_CALLS_DEFAULT, IN_FLIGHT_CALLS_MAX, QUEUED_BYTES_DEFAULT, READY_TIMEOUT_MS, WELCOME_TIMEOUT_MS,
+};
+use ipc_protocol::{Codec, Fault, FaultCode, Origin};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+use crate::caller::{Caller, Reply, Request};
+use crate::handshake::HandshakeError;
+use crate::in_flight::CallId;
+use crate::outcome::{CallError, CallResult, Cause};
+use crate::outgoing::QueuedBody;
+use crate::payload::{Payload, encode_into};
+use socket::Socket;
+use state::{Limits, NewCall, Phase, State};
+
+/// Why two sides did not come together.
+pub type ConnectError = HandshakeError;
+
+/// LIMIT: capacity of the vector per thread that arguments are encoded into.
+const SCRATCH_BYTES_MAX: usize = 64 << 10;
+
+/// LIMIT: how long calls wait for the host's word on how the peer ended.
+const CAUSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How to talk to one peer.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// The first frame. Its `in_flight_max` is taken from below.
+    pub hello: Hello,
+    /// Time for the extension's `Welcome`.
+    pub welcome_timeout: Duration,
+    /// Time from `Welcome` to `Ready`.
+    pub ready_timeout: Duration,
+    /// Calls in flight at most: 1 to [`IN_FLIGHT_CALLS_MAX`].
+    pub in_flight_max: u32,
+    /// Bytes that may wait to be written. A single message may be longer when nothing else waits.
+    pub queued_bytes_max: u64,
+}
+
+impl ConnectOptions {
+    /// The limits of the protocol.
+    #[must_use]
+    pub fn new(hello: Hello) -> Self {
+        Self {
+            hello,
+            welcome_timeout: Duration::from_millis(WELCOME_TIMEOUT_MS.into()),
+            ready_timeout: Duration::from_millis(READY_TIMEOUT_MS.into()),
+            in_flight_max: IN_FLIGHT_CALLS_DEFAULT,
+            queued_bytes_max: QUEUED_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// What a peer says beside answers.
+///
+/// # Concurrency
+///
+/// Called by the reader, one after the other, in the order of arrival: whoever blocks here, blocks the
+/// answers.
+pub trait PeerEvents: Send + Sync + 'static {
+    /// A log record.
+    fn log(&self, record: LogRecord) {
+        let _ = record;
+    }
+    /// A sign of life.
+    fn heartbeat(&self, heartbeat: Heartbeat) {
+        let _ = heartbeat;
+    }
+    /// How far a call in flight is. `call` is its id on the wire.
+    fn progress(&self, call: u64, progress: Progress) {
+        let _ = (call, progress);
+    }
+    /// The extension's own event.
+    fn event(&self, event: Event) {
+        let _ = event;
+    }
+    /// The extension's last frame.
+    fn goodbye(&self, goodbye: Goodbye) {
+        let _ = goodbye;
+    }
+    /// Nothing more will be read. Calls wait for [`Connection::fail_all`] now, unless this side closed.
+    fn closed(&self, reason: &CloseReason) {
+        let _ = reason;
+    }
+}
+
+/// For whoever wants answers only.
+impl PeerEvents for () {}
+
+/// Why nothing more is read from a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer closed its end: most likely its process ended.
+    Eof,
+    /// The peer broke the protocol; what it did.
+    Violation(String),
+    /// This side closed; why.
+    ClosedHere(String),
+}
+
+impl CloseReason {
+    /// What a call is told when nobody knows more.
+    fn cause(&self) -> Cause {
+        match self {
+            Self::Eof => Cause::Died("it closed its channel, and how it ended is not known".to_owned()),
+            Self::Violation(what) => Cause::ProtocolViolation(what.clone()),
+            Self::ClosedHere(why) => Cause::Closed(why.clone()),
+        }
+    }
+}
+
+/// What one connection did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionStatistics {
+    /// Calls sent.
+    pub calls: u64,
+    /// Answers that somebody waited for.
+    pub answers: u64,
+    /// Answers that came after their caller had its outcome, or was gone.
+    pub late: u64,
+    /// Second answers to one call.
+    pub duplicates: u64,
+    /// Frames of another incarnation.
+    pub stale: u64,
+    /// Frames that belong to no call in flight, or to a part of the protocol that is not in use.
+    pub ignored: u64,
+    /// Calls whose deadline passed.
+    pub expired: u64,
+    /// Calls whose reply was dropped.
+    pub cancelled: u64,
+    /// Calls that were not taken.
+    pub rejected: u64,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+    /// Bytes that wait to be written.
+    pub bytes_queued: u64,
+    /// Answers that are owed now.
+    pub in_flight: u32,
+    /// Calls that wait for room now.
+    pub waiting: u32,
+}
+
+#[derive(Debug)]
+struct Shared {
+    socket: Socket,
+    welcome: Welcome,
+    /// Indices of the methods, sorted by name.
+    by_name: Vec<u32>,
+    epoch: u32,
+    state: Mutex<State>,
+    timer: Notify,
+    closed: Notify,
+    cause_given: Notify,
+    idle: Notify,
+}
+
+impl Shared {
+    fn method(&self, name: &str) -> Option<u32> {
+        let entry = |index: &u32| self.welcome.methods[*index as usize].name.as_str();
+        self.by_name.binary_search_by(|index| entry(index).cmp(name)).ok().map(|at| self.by_name[at])
+    }
+
+    /// Unlocks, and tells whoever must hear of what was done under the lock.
+    fn finish(&self, mut state: MutexGuard<'_, State>, wake: &mut Vec<Waker>) {
+        let writer = state.signal_writer();
+        let timer_moved = state.take_timer_moved();
+        let is_idle = state.is_idle() && state.is_watched();
+        drop(state);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+        if timer_moved {
+            self.timer.notify_one();
+        }
+        if is_idle {
+            self.idle.notify_waiters();
+        }
+        for waker in wake.drain(..) {
+            waker.wake();
+        }
+    }
+
+    fn begin(&self, call: &NewCall<'_>) -> Result<CallId, CallError> {
+        let mut state = self.state.lock();
+        let id = state.begin(call);
+        if let Some(bytes) = state.direct_bytes() {
+            // With nothing in flight nobody waits for the lock but callers who come to queue behind this call.
+            // What cannot be written is left to the writer, who waits for room or learns that the peer is gone.
+            if let Ok(count) = self.socket.send(bytes) {
+                state.wrote_direct(count);
+            }
+        }
+        self.finish(state, &mut Vec::new());
+        id
+    }
+}
+
+/// Speaks for all clones: the last one closes the connection.
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        close(&self.shared, "nobody uses it any longer");
+    }
+}
+
+fn close(shared: &Shared, reason: &str) {
+    let mut state = shared.state.lock();
+    let _ = state.lose(CloseReason::ClosedHere(reason.to_owned()));
+    shared.finish(state, &mut Vec::new());
+    shared.socket.shut_down();
+}
+
+/// One peer that can be called. Clones share the connection; when the last one and the last [`Reply`] are
+/// gone, it is closed.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    handle: Arc<Handle>,
+}
+
+/// Says hello over `socket` and waits until the extension is ready.
+///
+/// Must be called within a tokio runtime (either flavour) with I/O and time; the connection lives as long as
+/// that runtime.
+///
+/// # Errors
+///
+/// [`ConnectError`]: the peer is silent, wrong, or could not start; it should be ended.
+///
+/// # Cancel safety
+///
+/// Dropping the future closes the socket.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use ipc_protocol::handshake::Hello;
+/// use ipc_transport::connection::{ConnectOptions, connect};
+/// use ipc_transport::{Caller, Payload, Request};
+///
+/// # async fn example(socket: std::os::unix::net::UnixStream) -> Result<(), Box<dyn std::error::Error>> {
+/// let hello = Hello::new("greeter", 1, 0x5eed);
+/// let greeter = connect(socket, ConnectOptions::new(hello), Arc::new(())).await?;
+/// let name = &mut Some("World".to_owned());
+/// let answer = greeter.call(Request::new("greet", Payload::Typed(name), Duration::from_secs(5))).await?;
+/// assert_eq!(answer.decode::<String>()?, "Hello, World!");
+/// # Ok(())
+/// # }
+/// ```
+pub async fn connect(
+    socket: std::os::unix::net::UnixStream,
+    options: ConnectOptions,
+    events: Arc<dyn PeerEvents>,
+) -> Result<Connection, ConnectError> {
+    let in_flight_max = options.in_flight_max.clamp(1, IN_FLIGHT_CALLS_MAX);
+    let mut hello = options.hello;
+    hello.in_flight_max = in_flight_max;
+    let timeouts = (options.welcome_timeout, options.ready_timeout);
+    let greeted = greet::greet(socket, &hello, timeouts, &*events).await?;
+
+    let methods = &greeted.welcome.methods;
+    let mut by_name: Vec<u32> = (0..).take(methods.len()).collect();
+    by_name.sort_by(|a, b| methods[*a as usize].name.cmp(&methods[*b as usize].name));
+    let limits = Limits {
+        in_flight_max,
+        queued_bytes_max: options.queued_bytes_max,
+        message_bytes_max: hello.message_bytes_max,
+    };
+    let shared = Arc::new(Shared {
+        socket: greeted.socket,
+        welcome: greeted.welcome,
+        by_name,
+        epoch: hello.epoch,
+        state: Mutex::new(State::new(hello.epoch, limits)),
+        timer: Notify::new(),
+        closed: Notify::new(),
+        cause_given: Notify::new(),
+        idle: Notify::new(),
+    });
+    tasks::spawn(&shared, greeted.frames, events);
+    Ok(Connection { handle: Arc::new(Handle { shared }) })
+}
+
+impl Connection {
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    /// What the extension said of itself.
+    #[must_use]
+    pub fn welcome(&self) -> &Welcome {
+        &self.shared().welcome
+    }
+
+    /// The method with this name.
+    #[must_use]
+    pub fn method(&self, name: &str) -> Option<&MethodEntry> {
+        self.shared().method(name).map(|index| &self.welcome().methods[index as usize])
+    }
+
+    /// Calls that the extension has and has not answered, cancelled and expired ones included.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.shared().state.lock().in_flight()
+    }
+
+    /// Counters since the connection began.
+    #[must_use]
+    pub fn statistics(&self) -> ConnectionStatistics {
+        self.shared().state.lock().statistics()
+    }
+
+    /// Waits until nothing more will be read, and says why.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn closed(&self) -> CloseReason {
+        let shared = self.shared();
+        loop {
+            let closed = shared.closed.notified();
+            if let Phase::Lost(reason) | Phase::Ended(reason, _) = shared.state.lock().phase() {
+                return reason.clone();
+            }
+            closed.await;
+        }
+    }
+
+    /// Says how the peer ended. What it sent before is delivered first; then every call that is left ends
+    /// with `cause`. Only the first cause counts.
+    pub fn fail_all(&self, cause: Cause) {
+        let shared = self.shared();
+        let is_first = shared.state.lock().give_cause(cause);
+        if is_first {
+            // The peer's children may still hold its end open: do not wait for them.
+            shared.socket.shut_down();
+            shared.cause_given.notify_one();
+        }
+    }
+
+    /// Tells the extension that no new calls will come. Calls that wait for room end as not delivered.
+    pub fn drain(&self) {
+        let mut wake = Vec::new();
+        let mut state = self.shared().state.lock();
+        state.drain(&mut wake);
+        self.shared().finish(state, &mut wake);
+    }
+
+    /// Waits until no call is in flight and none waits for room.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn idle(&self) {
+        let shared = self.shared();
+        let watch = Watch::new(shared);
+        loop {
+            let idle = shared.idle.notified();
+            if watch.shared.state.lock().is_idle() {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Sends this side's last frame, and then the end of the stream: the extension ends what it does and
+    /// exits. What it still says is taken.
+    pub fn goodbye(&self, reason: &str) {
+        let mut goodbye = Vec::new();
+        // A struct of one string cannot fail to be encoded; an empty body would say as much.
+        let _ = encode_into(&Goodbye::new(reason), &mut goodbye);
+        let mut wake = Vec::new();
+        let mut state = self.shared().state.lock();
+        state.leave(&goodbye, &mut wake);
+        self.shared().finish(state, &mut wake);
+    }
+
+    /// Closes the connection. What was received is still delivered; then the calls that are left end with
+    /// [`Cause::Closed`].
+    pub fn close(&self, reason: &str) {
+        close(self.shared(), reason);
+    }
+}
+
+/// Counts those who wait for an idle connection, so that busy ones need not tell anybody.
+struct Watch<'a> {
+    shared: &'a Shared,
+}
+
+impl<'a> Watch<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.state.lock().watch();
+        Self { shared }
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.shared.state.lock().unwatch();
+    }
+}
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl Caller for Connection {
+    fn call(&self, request: Request<'_>) -> Reply {
+        let shared = self.shared();
+        let Some(method) = shared.method(request.method) else {
+            let message = format!("{} has no method {:?}", shared.welcome.extension, request.method);
+            let fault = Fault::new(FaultCode::UnknownMethod, message).with_origin(Origin::Host);
+            return Reply::ready(Err(CallError::Fault(fault)));
+        };
+        let Request { deadline, on_overload, .. } = request;
+        let begin = |body: QueuedBody<'_>| {
+            shared.begin(&NewCall { method, codec: Codec::MessagePack, body, deadline, on_overload })
+        };
+        let begun = match request.payload {
+            Payload::Encoded(encoded) if encoded.codec != Codec::MessagePack => Err(CallError::Rejected {
+                reason: format!("codec {:?} was not agreed on with the extension", encoded.codec),
+                retry_after: None,
+            }),
+            Payload::Encoded(encoded) => begin(QueuedBody::Shared(&encoded.bytes)),
+            Payload::Typed(slot) => {
+                // Encoded outside the lock: `Serialize` is foreign code. Taken, not borrowed: it may call too.
+                let mut scratch = SCRATCH.take();
+                scratch.clear();
+                let begun = slot.encode(&mut scratch).map_err(CallError::from).and_then(|()| {
+                    if scratch.len() <= SCRATCH_BYTES_MAX {
+                        begin(QueuedBody::Borrowed(&scratch))
+                    } else {
+                        let body = Bytes::from(std::mem::take(&mut scratch));
+                        begin(QueuedBody::Shared(&body))
+                    }
+                });
+                SCRATCH.set(scratch);
+                begun
+            }
+        };
+        match begun {
+            Ok(id) => Reply::in_flight(InFlightReply { connection: self.clone(), id, is_over: false }),
+            Err(error) => Reply::ready(Err(error)),
+        }
+    }
+}
+
+/// A call of a connection. Dropping it cancels the call.
+pub(crate) struct InFlightReply {
+    connection: Connection,
+    id: CallId,
+    is_over: bool,
+}
+
+impl Future for InFlightReply {
+    type Output = CallResult;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult> {
+        assert!(!self.is_over, "a reply was polled after it resolved");
+        let result = self.connection.shared().state.lock().poll(self.id, cx.waker());
+        self.is_over = result.is_ready();
+        result
+    }
+}
+
+impl Drop for InFlightReply {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let shared = self.connection.shared();
+            let mut state = shared.state.lock();
+            state.abandon(self.id);
+            shared.finish(state, &mut Vec::new());
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The host's side of the handshake, on tokio. Must not know calls.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use ipc_protocol::handshake::{Hello, Ready, Welcome};
+use ipc_protocol::limits::CONTROL_BYTES_MAX;
+use ipc_protocol::{Header, Kind};
+use tokio::time::{Instant, timeout_at};
+
+use super::socket::Socket;
+use super::{PeerEvents, incoming};
+use crate::framing::{Frame, FrameBuffer, append_message};
+use crate::handshake::{HandshakeError, check_welcome, decode, ended, next_frame, silent};
+
+const PEER: &str = "extension";
+
+pub(super) struct Greeted {
+    pub(super) socket: Socket,
+    pub(super) welcome: Welcome,
+    pub(super) frames: FrameBuffer,
+}
+
+pub(super) async fn greet(
+    socket: UnixStream,
+    hello: &Hello,
+    (welcome_timeout, ready_timeout): (Duration, Duration),
+    events: &dyn PeerEvents,
+) -> Result<Greeted, HandshakeError> {
+    let setup = |source| HandshakeError::Io { peer: PEER, expected: Kind::Welcome, source };
+    let socket = Socket::new(socket).map_err(setup)?;
+    let mut bytes = Vec::new();
+    append_message(&mut bytes, Header::new(Kind::Hello, hello.epoch, 0), hello)
+        .map_err(|error| setup(io::Error::other(error)))?;
+    if bytes.len() > CONTROL_BYTES_MAX as usize {
+        return Err(HandshakeError::Mismatch {
+            peer: "host",
+            field: "hello, with the configuration,",
+            expected: format!("at most {CONTROL_BYTES_MAX} bytes"),
+            came: format!("{} bytes", bytes.len()),
+        });
+    }
+    let mut frames = FrameBuffer::new(hello.message_bytes_max);
+
+    let awaited = Awaited::new(Kind::Welcome, welcome_timeout);
+    awaited.write(&socket, &frames, &bytes).await?;
+    let frame = awaited.read(&socket, &mut frames).await?;
+    awaited.check(&frame, hello)?;
+    let welcome: Welcome = decode(&frame, PEER, Kind::Welcome)?;
+    check_welcome(hello, &welcome)?;
+
+    let awaited = Awaited::new(Kind::Ready, ready_timeout);
+    loop {
+        let frame = awaited.read(&socket, &mut frames).await?;
+        if incoming::is_event(frame.header.kind) {
+            incoming::tell(&frame.as_ref(), events).map_err(|violation| HandshakeError::NotProtocol {
+                peer: PEER,
+                expected: Kind::Ready,
+                came: String::new(),
+                violation,
+            })?;
+            continue;
+        }
+        awaited.check(&frame, hello)?;
+        let ready: Ready = decode(&frame, PEER, Kind::Ready)?;
+        return match ready.fault {
+            Some(fault) => Err(HandshakeError::Start(fault)),
+            None => Ok(Greeted { socket, welcome, frames }),
+        };
+    }
+}
+
+/// One step with its time limit.
+struct Awaited {
+    expected: Kind,
+    timeout: Duration,
+    deadline: Instant,
+}
+
+impl Awaited {
+    fn new(expected: Kind, timeout: Duration) -> Self {
+        Self { expected, timeout, deadline: Instant::now() + timeout }
+    }
+
+    fn io(&self, source: io::Error) -> HandshakeError {
+        HandshakeError::Io { peer: PEER, expected: self.expected, source }
+    }
+
+    fn check(&self, frame: &Frame, hello: &Hello) -> Result<(), HandshakeError> {
+        let Header { kind, epoch, .. } = frame.header;
+        if kind != self.expected {
+            return Err(HandshakeError::Unexpected { peer: PEER, expected: self.expected, came: kind });
+        }
+        if epoch != hello.epoch {
+            return Err(HandshakeError::Mismatch {
+                peer: PEER,
+                field: "epoch",
+                expected: hello.epoch.to_string(),
+                came: epoch.to_string(),
+            });
+        }
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        socket: &Socket,
+        frames: &FrameBuffer,
+        mut bytes: &[u8],
+    ) -> Result<(), HandshakeError> {
+        let mut writes = None;
+        while !bytes.is_empty() {
+            match socket.send(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let writes = match &mut writes {
+                        Some(writes) => writes,
+                        None => writes.insert(socket.watch_writes().map_err(|error| self.io(error))?),
+                    };
+                    match timeout_at(self.deadline, writes.writable()).await {
+                        Err(_) => return Err(silent(frames, PEER, self.expected, self.timeout)),
+                        Ok(ready) => ready.map_err(|error| self.io(error))?,
+                    }
+                }
+                // It may have said why before it closed: read on.
+                Err(error) if is_closed(&error) => return Ok(()),
+                Err(error) => return Err(self.io(error)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&self, socket: &Socket, frames: &mut FrameBuffer) -> Result<Frame, HandshakeError> {
+        loop {
+            if let Some(frame) = next_frame(frames, PEER, self.expected)? {
+                return Ok(frame);
+            }
+            let mut guard = match timeout_at(self.deadline, socket.readable()).await {
+                Err(_) => return Err(silent(frames, PEER, self.expected, self.timeout)),
+                Ok(guard) => guard.map_err(|error| self.io(error))?,
+            };
+            match frames.read_from(|room| socket.receive(room)) {
+                Ok(0) => return Err(ended(frames, PEER, self.expected)),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Err(error) if is_closed(&error) => return Err(ended(frames, PEER, self.expected)),
+                Err(error) => return Err(self.io(error)),
+            }
+        }
+    }
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}

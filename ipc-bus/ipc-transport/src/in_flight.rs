@@ -1,0 +1,244 @@
+//! The calls of one connection: who waits for an answer, and which answers are still owed.
+//!
+//! A slot has two sides that end on their own: the peer's (it owes one answer to whatever it was sent) and
+//! the caller's (it wants one outcome). It is free when both are over, and gets a new generation then, so
+//! that an id names one call and never another. This module must not know bytes, clocks or tasks.
+//!
+//! ```text
+//!  peer:    Waiting ----> Sent ----> Over            caller:   Listening ----> Ended ----> Gone
+//!              |  withdrawn           ^                             |   dropped              ^
+//!              +----------------------+                             +------------------------+
+//! ```
+
+use std::task::Waker;
+use std::time::Instant;
+
+use crate::outcome::CallResult;
+use crate::payload::Encoded;
+
+/// A call's id on the wire: `generation << 32 | index`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CallId(u64);
+
+impl CallId {
+    fn new(index: u32, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(index))
+    }
+
+    pub(crate) const fn from_wire(id: u64) -> Self {
+        Self(id)
+    }
+
+    pub(crate) const fn to_wire(self) -> u64 {
+        self.0
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is the index")]
+    const fn index(self) -> u32 {
+        self.0 as u32
+    }
+
+    const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// What the peer owes.
+#[derive(Debug)]
+pub(crate) enum PeerSide {
+    /// Nothing yet: the call waits for room.
+    Waiting { method: u32, body: Encoded },
+    /// One answer. The call's bytes lie between these positions of the outgoing stream.
+    Sent { start: u64, end: u64 },
+    /// Nothing more.
+    Over,
+}
+
+/// What the caller wants.
+#[derive(Debug)]
+pub(crate) enum CallerSide {
+    /// The outcome.
+    Listening(Option<Waker>),
+    /// To collect it.
+    Ended(CallResult),
+    /// Nothing more.
+    Gone,
+}
+
+#[derive(Debug)]
+pub(crate) struct Slot {
+    generation: u32,
+    pub(crate) peer: PeerSide,
+    pub(crate) caller: CallerSide,
+    pub(crate) deadline: Instant,
+}
+
+impl Slot {
+    /// Ends the caller's side, if it still listens. Returns whether it did.
+    pub(crate) fn end(&mut self, result: CallResult, wake: &mut Vec<Waker>) -> bool {
+        match &mut self.caller {
+            CallerSide::Listening(waker) => {
+                wake.extend(waker.take());
+                self.caller = CallerSide::Ended(result);
+                true
+            }
+            CallerSide::Ended(_) | CallerSide::Gone => false,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Slots whose peer side is `Sent`.
+    sent: u32,
+}
+
+impl InFlight {
+    /// Answers that the peer owes.
+    pub(crate) fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    /// A new call, whose caller listens.
+    pub(crate) fn insert(&mut self, deadline: Instant) -> CallId {
+        let caller = CallerSide::Listening(None);
+        if let Some(index) = self.free.pop() {
+            let slot = &mut self.slots[index as usize];
+            slot.caller = caller;
+            slot.deadline = deadline;
+            return CallId::new(index, slot.generation);
+        }
+        // INVARIANT: a slot is a call that is sent, waits or is held by its caller: memory ends before u32.
+        let index = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        self.slots.push(Slot { generation: 1, peer: PeerSide::Over, caller, deadline });
+        CallId::new(index, 1)
+    }
+
+    /// The slot of a call of which a side is not over.
+    pub(crate) fn get_mut(&mut self, id: CallId) -> Option<&mut Slot> {
+        self.slots.get_mut(id.index() as usize).filter(|slot| {
+            slot.generation == id.generation()
+                && !matches!((&slot.peer, &slot.caller), (PeerSide::Over, CallerSide::Gone))
+        })
+    }
+
+    /// Whether `id` once named a call. Wraps with the generation.
+    pub(crate) fn was_issued(&self, id: CallId) -> bool {
+        self.slots.get(id.index() as usize).is_some_and(|slot| {
+            let age = slot.generation.wrapping_sub(id.generation());
+            // The current generation of a free slot is issued next.
+            id.generation() != 0 && age != 0 && age < u32::MAX / 2
+        })
+    }
+
+    /// Marks a call as sent.
+    pub(crate) fn set_sent(&mut self, id: CallId, start: u64, end: u64) {
+        if let Some(slot) = self.get_mut(id) {
+            slot.peer = PeerSide::Sent { start, end };
+            self.sent += 1;
+        }
+    }
+
+    /// The peer owes nothing more for this call: it answered, or the call never reached it.
+    pub(crate) fn end_peer(&mut self, id: CallId) {
+        if let Some(slot) = self.get_mut(id) {
+            let was_sent = matches!(slot.peer, PeerSide::Sent { .. });
+            slot.peer = PeerSide::Over;
+            self.sent -= u32::from(was_sent);
+            self.release(id);
+        }
+    }
+
+    /// The caller wants nothing more of this call. Returns the outcome, if there is one.
+    pub(crate) fn end_caller(&mut self, id: CallId) -> Option<CallResult> {
+        let caller = std::mem::replace(&mut self.get_mut(id)?.caller, CallerSide::Gone);
+        self.release(id);
+        match caller {
+            CallerSide::Ended(result) => Some(result),
+            CallerSide::Listening(_) | CallerSide::Gone => None,
+        }
+    }
+
+    fn release(&mut self, id: CallId) {
+        let slot = &mut self.slots[id.index() as usize];
+        if matches!((&slot.peer, &slot.caller), (PeerSide::Over, CallerSide::Gone)) {
+            // Zero is left out, so that no call has the id 0.
+            slot.generation = slot.generation.checked_add(1).unwrap_or(1);
+            self.free.push(id.index());
+        }
+    }
+
+    /// Every call of which a side is not over.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (CallId, &mut Slot)> {
+        self.slots.iter_mut().zip(0..).filter_map(|(slot, index)| {
+            let over = matches!((&slot.peer, &slot.caller), (PeerSide::Over, CallerSide::Gone));
+            (!over).then(|| (CallId::new(index, slot.generation), slot))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::{CallError, Cause};
+
+    fn outcome() -> CallResult {
+        Err(CallError::Unknown(Cause::Deadline))
+    }
+
+    #[test]
+    fn a_slot_is_free_when_both_sides_are_over_in_either_order() {
+        let mut calls = InFlight::default();
+        let now = Instant::now();
+        let first = calls.insert(now);
+        calls.set_sent(first, 0, 32);
+        assert_eq!((first.to_wire(), calls.sent()), (1 << 32, 1));
+
+        // The caller goes first: the slot stays taken until the late answer.
+        assert!(calls.end_caller(first).is_none());
+        assert_eq!((calls.sent(), calls.insert(now).index()), (1, 1));
+        calls.end_peer(first);
+        assert_eq!(calls.sent(), 0);
+        let second = calls.insert(now);
+        assert_eq!(second.to_wire(), 2 << 32);
+
+        // The answer comes first: the outcome waits for its caller.
+        calls.set_sent(second, 32, 64);
+        let slot = calls.get_mut(second).expect("the call is in flight");
+        assert!(slot.end(outcome(), &mut Vec::new()));
+        assert!(!slot.end(outcome(), &mut Vec::new()), "the first outcome counts");
+        calls.end_peer(second);
+        assert!(calls.end_caller(second).is_some());
+        assert!(calls.get_mut(second).is_none());
+        assert_eq!(calls.insert(now).to_wire(), 3 << 32);
+    }
+
+    #[test]
+    fn ids_that_were_never_issued_are_told_from_old_ones() {
+        let mut calls = InFlight::default();
+        let id = calls.insert(Instant::now());
+        assert!(!calls.was_issued(id), "it is in flight");
+        assert!(calls.end_caller(id).is_none());
+        assert!(calls.was_issued(id));
+        for never in [0, 2 << 32, 1 << 32 | 1, u64::MAX] {
+            assert!(!calls.was_issued(CallId::from_wire(never)), "{never}");
+        }
+    }
+
+    #[test]
+    fn generations_wrap_around_zero() {
+        let mut calls = InFlight::default();
+        let id = calls.insert(Instant::now());
+        assert!(calls.end_caller(id).is_none());
+        calls.slots[0].generation = u32::MAX;
+        let last = calls.insert(Instant::now());
+        assert_eq!(last.generation(), u32::MAX);
+        assert!(calls.end_caller(last).is_none());
+        let first = calls.insert(Instant::now());
+        assert_eq!(first.generation(), 1);
+        assert!(calls.was_issued(last), "the one before the wrap is old");
+    }
+}

@@ -1,0 +1,134 @@
+//! How a call ends: in exactly one of these ways, always.
+
+use std::any::Any;
+use std::time::Duration;
+
+use ipc_protocol::Fault;
+
+use crate::payload::{DecodeError, Encoded, Message};
+
+/// The end of a call.
+pub type CallResult = Result<Answer, CallError>;
+
+/// A successful result: encoded, or typed where it never left the process.
+pub struct Answer(AnswerForm);
+
+enum AnswerForm {
+    Encoded(Encoded),
+    Typed(Box<dyn Any + Send>, fn(&dyn Any) -> Result<Encoded, crate::payload::EncodeError>),
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            AnswerForm::Encoded(encoded) => f.debug_tuple("Answer").field(encoded).finish(),
+            AnswerForm::Typed(..) => f.write_str("Answer(typed)"),
+        }
+    }
+}
+
+impl Answer {
+    /// An encoded result.
+    #[must_use]
+    pub fn encoded(encoded: Encoded) -> Self {
+        Self(AnswerForm::Encoded(encoded))
+    }
+
+    /// A result that stayed in the process.
+    #[must_use]
+    pub fn typed<T: Message>(value: T) -> Self {
+        Self(AnswerForm::Typed(Box::new(value), |value| match value.downcast_ref::<T>() {
+            Some(value) => Encoded::from_value(value),
+            None => Encoded::from_value(&()),
+        }))
+    }
+
+    /// The value.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`]: the extension answered with something else than the interface says.
+    pub fn decode<T: Message>(self) -> Result<T, DecodeError> {
+        match self.0 {
+            AnswerForm::Encoded(encoded) => encoded.decode(),
+            AnswerForm::Typed(value, _) => {
+                value.downcast().map(|value| *value).map_err(|_| DecodeError::Type)
+            }
+        }
+    }
+
+    /// The result as bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::payload::EncodeError`]: a typed result's `Serialize` failed.
+    pub fn into_encoded(self) -> Result<Encoded, crate::payload::EncodeError> {
+        match self.0 {
+            AnswerForm::Encoded(encoded) => Ok(encoded),
+            AnswerForm::Typed(value, encode) => encode(&*value),
+        }
+    }
+}
+
+/// Why a call did not succeed, and whether it may have run.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The extension ran the call and says that it failed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The bytes were never visible to the extension: calling again is safe.
+    #[error("the call was not delivered: {0}")]
+    NotDelivered(Cause),
+    /// Delivered, and then the extension died, the deadline passed or the channel broke: it may have run.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(Cause),
+    /// Refused before it was sent: too much at once, or not to be had now.
+    #[error("the call was rejected: {reason}")]
+    Rejected {
+        /// Why.
+        reason: String,
+        /// When it may be tried again; `None`: not without changing something.
+        retry_after: Option<Duration>,
+    },
+    /// The caller cancelled, and the extension acknowledged it.
+    #[error("the call was cancelled")]
+    Cancelled,
+    /// The arguments could not be encoded. The caller's fault; nothing was sent.
+    #[error("the arguments could not be encoded")]
+    Encode(#[from] crate::payload::EncodeError),
+    /// The extension answered with something else than the interface says.
+    #[error("the answer could not be decoded")]
+    Decode(#[from] DecodeError),
+}
+
+/// What stood between a call and its answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The deadline passed.
+    #[error("the deadline passed")]
+    Deadline,
+    /// The extension's process ended; the host says how.
+    #[error("the extension ended: {0}")]
+    Died(String),
+    /// The extension broke the protocol and was ended.
+    #[error("the extension broke the protocol: {0}")]
+    ProtocolViolation(String),
+    /// The connection was closed from this side.
+    #[error("the connection was closed: {0}")]
+    Closed(String),
+}
+
+impl Cause {
+    /// The cause as one word, for `--json` and retry rules: `timeout`, `crashed`, `protocol-violation`,
+    /// `closed`.
+    #[must_use]
+    pub const fn class(&self) -> &'static str {
+        match self {
+            Self::Deadline => "timeout",
+            Self::Died(_) => "crashed",
+            Self::ProtocolViolation(_) => "protocol-violation",
+            Self::Closed(_) => "closed",
+        }
+    }
+}

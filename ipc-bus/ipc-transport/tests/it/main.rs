@@ -1,0 +1,8 @@
+//! The connection against real sockets and peers that do as they are told.
+
+mod conforms;
+mod connected;
+mod framing;
+mod handshake;
+mod hostile;
+mod python;
