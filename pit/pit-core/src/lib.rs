@@ -5,6 +5,8 @@
 //!
 //! - [`id!`]: newtypes for ids, index plus generation, printed as `task:17@3`.
 //! - [`clock`]: monotonic time that tests can move by hand.
+//! - [`priority`]: how urgent something is, and the rank that it has after waiting.
+//! - [`wait`]: a future driven by a blocked thread, with a deadline.
 //! - [`sync`]: the atomics, locks and `Arc` of the standard library, or loom's in a model run.
 //! - [`ring`]: the last events, numbered, with the gaps shown to readers that are too slow.
 
@@ -12,4 +14,7 @@ mod ids;
 pub mod sync;
 
 pub mod clock;
+pub mod priority;
+pub mod wait;
+
 pub mod ring;

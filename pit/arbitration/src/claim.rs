@@ -1,0 +1,192 @@
+//! What a claim says: amounts of several resources, how urgent, for whom.
+//!
+//! A claim is plain data of a fixed size, so that it is copied to where it waits without an allocation. Whether its
+//! resources exist and are large enough is for the arbiter to say.
+
+use std::fmt;
+
+use pit_core::priority::Priority;
+
+pit_core::id! {
+    /// A resource of one arbiter. Resources are never removed, so the generation is always 0.
+    pub struct ResourceId("resource");
+}
+
+pit_core::id! {
+    /// A grant that was given: its place among the grants and the how-manieth one sits there.
+    pub struct GrantId("grant");
+}
+
+/// LIMIT: resources in one claim. A claim is stored inline, and no step needs more kinds of things at once.
+pub const CLAIM_RESOURCES_MAX: usize = 8;
+
+/// Who a claim is for: a number that the caller chooses, for snapshots and for policies between owners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OwnerId(u64);
+
+impl OwnerId {
+    /// The owner that the caller knows by `number`.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The caller's number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for OwnerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "owner:{}", self.0)
+    }
+}
+
+/// A claim to be made: amounts of several resources at once, a priority and an owner.
+///
+/// It can be made any number of times. See the crate's example.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimSpec {
+    owner: OwnerId,
+    priority: Priority,
+    amounts: Amounts,
+    /// Set when a ninth resource was named; the arbiter refuses such a claim.
+    overflowed: bool,
+}
+
+impl ClaimSpec {
+    /// A claim of nothing yet.
+    #[must_use]
+    pub const fn new(owner: OwnerId, priority: Priority) -> Self {
+        Self { owner, priority, amounts: Amounts::new(), overflowed: false }
+    }
+
+    /// Also claims `amount` units of `resource`. Named twice, the amounts add up; an amount of 0 claims nothing.
+    ///
+    /// At most [`CLAIM_RESOURCES_MAX`] different resources; the arbiter refuses a claim of more.
+    #[must_use]
+    pub fn with(mut self, resource: ResourceId, amount: u64) -> Self {
+        if amount > 0 && !self.amounts.add(resource, amount) {
+            self.overflowed = true;
+        }
+        self
+    }
+
+    /// Who the claim is for.
+    #[must_use]
+    pub const fn owner(&self) -> OwnerId {
+        self.owner
+    }
+
+    /// How urgent it is.
+    #[must_use]
+    pub const fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    /// What is claimed: resources and units of each, in the order in which they were named.
+    pub fn amounts(&self) -> impl Iterator<Item = (ResourceId, u64)> + '_ {
+        self.amounts.iter()
+    }
+
+    pub(crate) const fn inline_amounts(&self) -> &Amounts {
+        &self.amounts
+    }
+
+    pub(crate) const fn names_too_many(&self) -> bool {
+        self.overflowed
+    }
+}
+
+/// Resources and units, inline.
+#[derive(Clone, Copy)]
+pub(crate) struct Amounts {
+    len: u8,
+    resources: [u16; CLAIM_RESOURCES_MAX],
+    units: [u64; CLAIM_RESOURCES_MAX],
+}
+
+impl Amounts {
+    const fn new() -> Self {
+        Self { len: 0, resources: [0; CLAIM_RESOURCES_MAX], units: [0; CLAIM_RESOURCES_MAX] }
+    }
+
+    /// False when there is no room for another resource.
+    fn add(&mut self, resource: ResourceId, amount: u64) -> bool {
+        // An index that no arbiter hands out becomes one that every arbiter refuses.
+        let index = u16::try_from(resource.index()).unwrap_or(u16::MAX);
+        let len = usize::from(self.len);
+        if let Some(place) = self.resources[..len].iter().position(|named| *named == index) {
+            self.units[place] = self.units[place].saturating_add(amount);
+            return true;
+        }
+        if len == CLAIM_RESOURCES_MAX {
+            return false;
+        }
+        self.resources[len] = index;
+        self.units[len] = amount;
+        self.len += 1;
+        true
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ResourceId, u64)> + '_ {
+        let named = self.resources.iter().map(|index| ResourceId::new(u32::from(*index), 0));
+        named.zip(self.units).take(usize::from(self.len))
+    }
+
+    /// As [`iter`](Self::iter), with the resource as a place in the arbiter's tables.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
+        let len = usize::from(self.len);
+        self.resources[..len]
+            .iter()
+            .zip(&self.units[..len])
+            .map(|(index, units)| (usize::from(*index), *units))
+    }
+}
+
+impl PartialEq for Amounts {
+    fn eq(&self, other: &Self) -> bool {
+        self.places().eq(other.places())
+    }
+}
+
+impl Eq for Amounts {}
+
+impl fmt::Debug for Amounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(index: u32) -> ResourceId {
+        ResourceId::new(index, 0)
+    }
+
+    #[test]
+    fn amounts_of_one_resource_add_up_and_nothing_is_no_claim() {
+        let spec = ClaimSpec::new(OwnerId::new(7), Priority::LOWEST)
+            .with(resource(3), 2)
+            .with(resource(1), 0)
+            .with(resource(0), 5)
+            .with(resource(3), 4);
+        assert_eq!(spec.amounts().collect::<Vec<_>>(), [(resource(3), 6), (resource(0), 5)]);
+        assert!(!spec.names_too_many());
+        assert_eq!(format!("{}", spec.owner()), "owner:7");
+    }
+
+    #[test]
+    fn ninth_resource_is_remembered_as_too_many() {
+        let spec = (0..=8).fold(ClaimSpec::new(OwnerId::new(0), Priority::NORMAL), |spec, index| {
+            assert!(!spec.names_too_many());
+            spec.with(resource(index), 1)
+        });
+        assert!(spec.names_too_many());
+        assert_eq!(spec.amounts().count(), CLAIM_RESOURCES_MAX);
+    }
+}

@@ -1,0 +1,11 @@
+//! What the pools promise, seen from outside: order, fences, withdrawal, blocking, threads, and random histories held
+//! against a slow reference.
+#![cfg(not(loom))]
+#![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking, as the test does")]
+
+mod allocation;
+mod declaration;
+mod holders;
+mod simulation;
+mod support;
+mod threads;
