@@ -1,0 +1,72 @@
+//! `export!(Type as Interface, ...)`: the `main` of an extension's process.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::parse::{Parse, ParseStream};
+use syn::spanned::Spanned;
+use syn::{Error, Expr, Path, Result, Token, Type};
+
+struct Export {
+    kind: Type,
+    interfaces: Vec<Path>,
+    start: Option<Expr>,
+}
+
+impl Parse for Export {
+    fn parse(input: ParseStream<'_>) -> Result<Self> {
+        let form =
+            "write `export!(Type as Interface)`, or `export!(Type as First, Second, start = function)`";
+        let help = |error: Error| Error::new(error.span(), format!("{error}; {form}"));
+        let kind = input.parse().map_err(help)?;
+        input.parse::<Token![as]>().map_err(help)?;
+        let mut interfaces = vec![input.parse::<Path>().map_err(help)?];
+        let mut start = None;
+        while !input.is_empty() {
+            input.parse::<Token![,]>().map_err(help)?;
+            if input.is_empty() {
+                break;
+            }
+            let path = input.parse::<Path>().map_err(help)?;
+            if input.peek(Token![=]) {
+                if !path.is_ident("start") {
+                    return Err(help(Error::new(path.span(), "the only option is `start`")));
+                }
+                if start.is_some() {
+                    return Err(help(Error::new(path.span(), "`start` is given twice")));
+                }
+                input.parse::<Token![=]>()?;
+                start = Some(input.parse().map_err(help)?);
+            } else {
+                interfaces.push(path);
+            }
+        }
+        Ok(Self { kind, interfaces, start })
+    }
+}
+
+pub(crate) fn expand(input: TokenStream) -> Result<TokenStream> {
+    let Export { kind, interfaces, start } = syn::parse2(input)?;
+    let start = match start {
+        Some(start) => quote_spanned!(start.span() => ::extension_sdk::__private::Start::new(#start)),
+        None => quote_spanned!(kind.span() => ::extension_sdk::__private::Start::of_default()),
+    };
+    let interfaces = interfaces
+        .iter()
+        .map(|interface| quote_spanned!(kind.span() => <#kind as #interface>::__interface()));
+    Ok(quote! {
+        impl ::extension_sdk::Extension for #kind {
+            fn definition() -> ::extension_sdk::Definition<Self> {
+                ::extension_sdk::__private::definition(
+                    ::core::env!("CARGO_PKG_NAME"),
+                    ::core::env!("CARGO_PKG_VERSION"),
+                    #start,
+                    ::std::vec![#(#interfaces),*],
+                )
+            }
+        }
+
+        fn main() -> ::std::process::ExitCode {
+            ::extension_sdk::run::<#kind>()
+        }
+    })
+}

@@ -1,0 +1,53 @@
+//! The attribute macros of the extension SDK: `#[message]`, `#[interface]` and `export!`.
+//!
+//! Authors use them through `extension-sdk`, which documents them. What is generated names only paths below
+//! `::extension_sdk`, so that an author depends on that one crate. This crate must not know the wire; it knows
+//! what an author may write and says at the author's own line what is wrong.
+//!
+//! Reading order: `message`, `model` (what an interface says), `trait_item`, `client` and `dispatch`
+//! (what is made of it), `export`.
+
+mod client;
+mod dispatch;
+mod export;
+mod message;
+mod model;
+mod trait_item;
+
+use proc_macro::TokenStream;
+
+/// Makes a struct or an enum something that can be an argument or a result.
+///
+/// It derives `Serialize`, `Deserialize` and `JsonSchema`; `#[serde(...)]` and `#[schemars(...)]` attributes
+/// work as usual, and doc comments become descriptions in the schema.
+#[proc_macro_attribute]
+pub fn message(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    message::expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Makes a trait an interface: something that extensions implement and others call.
+///
+/// Every method takes `&self` and owned arguments, returns `Result<T, Fault>`, and may be `async`. An argument
+/// of the type `&Context` is not sent: it is this call's context. A method with exactly one argument, named
+/// `request`, takes that value as the whole body of a call; any other takes a map of its arguments' names.
+///
+/// `#[method(idempotent)]`: may be called again after an unknown outcome. `#[method(pure)]`: the same arguments
+/// always give the same result. Besides the trait there is a typed client, the trait's name with `Client`.
+#[proc_macro_attribute]
+pub fn interface(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let expanded = model::Interface::parse(arguments.into(), item.into()).map(|interface| {
+        let mut tokens = trait_item::generate(&interface);
+        tokens.extend(client::generate(&interface));
+        tokens
+    });
+    expanded.unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Makes a crate an extension: `export!(Type as Interface)` writes its `main`.
+///
+/// Several interfaces are separated by commas. The value that answers the calls is `Type::default()`, or what
+/// `start = function` makes of the `Setup`.
+#[proc_macro]
+pub fn export(input: TokenStream) -> TokenStream {
+    export::expand(input.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}

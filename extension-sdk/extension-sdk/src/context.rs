@@ -1,0 +1,181 @@
+//! What a method is given besides its arguments: this call's deadline, its cancellation, its progress.
+//!
+//! A context knows one call and the way to its caller; it must not know how the call came.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ipc_protocol::control::Progress;
+use ipc_protocol::{Fault, FaultCode, Retry};
+use parking_lot::Mutex;
+
+/// LIMIT: the shortest time between two progress messages of one call; what comes sooner is left out, unless
+/// it says that everything is done.
+pub const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// Where progress goes.
+pub(crate) trait ProgressSink: Send + Sync {
+    fn progress(&self, call: u64, progress: Progress);
+}
+
+/// One call, shared by its handler and whoever may cancel it.
+pub(crate) struct CallState {
+    pub(crate) id: u64,
+    pub(crate) arrived: Instant,
+    pub(crate) deadline: Option<Instant>,
+    is_cancelled: AtomicBool,
+    progress: Mutex<Reported>,
+}
+
+#[derive(Default)]
+struct Reported {
+    done: u64,
+    at: Option<Instant>,
+}
+
+impl CallState {
+    pub(crate) fn new(id: u64, arrived: Instant, deadline: Option<Instant>) -> Self {
+        Self { id, arrived, deadline, is_cancelled: AtomicBool::new(false), progress: Mutex::default() }
+    }
+
+    pub(crate) fn cancel(&self) {
+        // ORDERING(cancel): Relaxed, the flag guards no other data; a handler may see it a little later.
+        self.is_cancelled.store(true, Ordering::Relaxed);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        // ORDERING(cancel): Relaxed, see `cancel`.
+        self.is_cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Why a call must not run (any more), if it must not.
+    pub(crate) fn check(&self, now: impl FnOnce() -> Instant) -> Result<(), Fault> {
+        if self.is_cancelled() {
+            return Err(Fault::new(FaultCode::Cancelled, "the caller cancelled the call"));
+        }
+        match self.deadline {
+            Some(deadline) if now() >= deadline => Err(Fault::new(
+                FaultCode::DeadlineExceeded,
+                "the call's deadline passed before it was done; allow more time or ask for less",
+            )
+            .with_retry(Retry::Now)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a method is given besides its arguments.
+///
+/// A method asks for it with an argument `cx: &Context`, which callers do not send.
+///
+/// # Concurrency
+///
+/// Cloning is cheap; clones speak of the same call and may go to other threads.
+#[derive(Clone)]
+pub struct Context {
+    call: Arc<CallState>,
+    sink: Arc<dyn ProgressSink>,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("call", &self.call.id)
+            .field("deadline", &self.call.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    pub(crate) fn new(call: Arc<CallState>, sink: Arc<dyn ProgressSink>) -> Self {
+        Self { call, sink }
+    }
+
+    /// Whether the caller no longer wants the answer. It never becomes false again.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.call.is_cancelled()
+    }
+
+    /// When the caller stops waiting, if it ever does.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.call.deadline
+    }
+
+    /// How long the caller will still wait: zero when the deadline passed, `None` if there is none.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        self.call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// For loops: `cx.check()?` ends a call whose answer nobody will read.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultCode::Cancelled`] when the caller cancelled, [`FaultCode::DeadlineExceeded`] when the deadline
+    /// passed. Return it as it is.
+    pub fn check(&self) -> Result<(), Fault> {
+        self.call.check(Instant::now)
+    }
+
+    /// Says how far the call is, in the method's own unit. Cheap to call often: see
+    /// [`PROGRESS_INTERVAL_MIN`]. What went back is left out.
+    pub fn progress(&self, done: u64, total: Option<u64>, message: &str) {
+        let mut reported = self.call.progress.lock();
+        let now = Instant::now();
+        let is_due = reported.at.is_none_or(|at| now.duration_since(at) >= PROGRESS_INTERVAL_MIN);
+        let is_new = reported.at.is_none() || done > reported.done;
+        if is_new && (is_due || total == Some(done)) {
+            *reported = Reported { done, at: Some(now) };
+            self.sink.progress(self.call.id, Progress::new(done, total, message));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Kept(Mutex<Vec<Progress>>);
+
+    impl ProgressSink for Kept {
+        fn progress(&self, _: u64, progress: Progress) {
+            self.0.lock().push(progress);
+        }
+    }
+
+    fn context(deadline: Option<Instant>) -> (Context, Arc<Kept>) {
+        let kept = Arc::new(Kept::default());
+        let call = Arc::new(CallState::new(1, Instant::now(), deadline));
+        (Context::new(call, kept.clone()), kept)
+    }
+
+    #[test]
+    fn progress_is_thinned_out_and_never_goes_back() {
+        let (cx, kept) = context(None);
+        cx.progress(5, Some(10), "five");
+        cx.progress(6, Some(10), "too soon");
+        cx.progress(10, Some(10), "all");
+        cx.progress(10, Some(10), "again");
+        cx.progress(3, Some(3), "back");
+        let done: Vec<_> = kept.0.lock().iter().map(|progress| progress.done).collect();
+        assert_eq!(done, [5, 10]);
+    }
+
+    #[test]
+    fn a_cancelled_or_late_call_is_told_to_stop() {
+        let (cx, _) = context(None);
+        assert_eq!((cx.check(), cx.remaining()), (Ok(()), None));
+        cx.call.cancel();
+        assert!(cx.is_cancelled());
+        assert_eq!(cx.check().unwrap_err().code, FaultCode::Cancelled);
+
+        let (cx, _) = context(Some(Instant::now()));
+        assert_eq!(cx.remaining(), Some(Duration::ZERO));
+        assert_eq!(cx.check().unwrap_err().code, FaultCode::DeadlineExceeded);
+    }
+}

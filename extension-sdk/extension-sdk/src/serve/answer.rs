@@ -1,0 +1,130 @@
+//! One call from its frame to its answer, on whatever thread.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipc_protocol::{Codec, Fault, FaultCode, Flags, Header, Retry};
+
+use super::calls::Refusal;
+use super::{End, Server};
+use crate::context::{CallState, Context};
+use crate::service::unknown_method;
+
+/// A call that was begun: it is on the table of calls, and must be answered once.
+pub(super) struct Begun {
+    pub(super) call: Arc<CallState>,
+    pub(super) method: usize,
+}
+
+impl Server {
+    /// Takes a call on, or says why not.
+    ///
+    /// # Errors
+    ///
+    /// `Ok(Err(fault))`: the answer, which is to be sent. `Err`: the host used an id twice.
+    pub(super) fn begin(
+        &self,
+        header: &Header,
+        body: &[u8],
+        now: Instant,
+    ) -> Result<Result<Begun, Fault>, &'static str> {
+        if let Some(fault) = self.refuse(header, body) {
+            return Ok(Err(fault));
+        }
+        let deadline = match header.aux {
+            0 => None,
+            left_us => now.checked_add(std::time::Duration::from_micros(left_us)),
+        };
+        let call = Arc::new(CallState::new(header.id, now, deadline));
+        match self.calls.begin(&call) {
+            Ok(()) => Ok(Ok(Begun { call, method: header.method as usize })),
+            Err(Refusal::Duplicate) => Err("the id of a call under way may not be used again"),
+            Err(Refusal::Full) => Ok(Err(Fault::new(
+                FaultCode::Busy,
+                "more calls are in flight than the host announced in its hello",
+            )
+            .with_retry(Retry::AfterMs(10)))),
+            Err(Refusal::Draining) => Ok(Err(Fault::new(
+                FaultCode::Draining,
+                "the extension was told to finish and takes no new calls",
+            )
+            .with_retry(Retry::Now))),
+        }
+    }
+
+    /// What is wrong with a call before it is looked into.
+    fn refuse(&self, header: &Header, body: &[u8]) -> Option<Fault> {
+        let unsupported = |what: &str| Some(Fault::new(FaultCode::Unsupported, what));
+        if header.epoch != self.epoch {
+            return Some(Fault::new(
+                FaultCode::StaleEpoch,
+                format!("the call is for epoch {}, this instance is epoch {}", header.epoch, self.epoch),
+            ));
+        }
+        if header.flags.contains(Flags::SEGMENT) {
+            return unsupported("this extension does not read arguments from shared segments");
+        }
+        if header.descriptors > 0 {
+            return unsupported("this extension takes no file descriptors");
+        }
+        if header.codec == Codec::Wincode {
+            return unsupported("this extension reads arguments as MessagePack only");
+        }
+        if header.method as usize >= self.methods.len() {
+            return Some(unknown_method(header.method as usize));
+        }
+        if body.len() as u64 > self.message_bytes_max {
+            return Some(Fault::new(
+                FaultCode::TooLarge,
+                format!(
+                    "the arguments have {} bytes, above the limit of {}",
+                    body.len(),
+                    self.message_bytes_max
+                ),
+            ));
+        }
+        None
+    }
+
+    /// Runs a call and appends its answer, without writing it. `scratch` is for the result. Returns how many
+    /// bytes are queued.
+    pub(super) fn run(&self, begun: &Begun, body: &[u8], scratch: &mut Vec<u8>, now: Instant) -> usize {
+        scratch.clear();
+        let id = begun.call.id;
+        let result = begun.call.check(|| now).and_then(|()| {
+            let cx = Context::new(Arc::clone(&begun.call), Arc::clone(&self.output) as _);
+            self.service.run(begun.method, &cx, body, scratch)
+        });
+        let result = result.and_then(|()| match scratch.len() as u64 {
+            length if length > self.message_bytes_max => Err(Fault::new(
+                FaultCode::TooLarge,
+                format!("the result has {length} bytes, above the limit of {}", self.message_bytes_max),
+            )),
+            _ => Ok(()),
+        });
+        match result {
+            Ok(()) => self.output.append_reply(id, scratch),
+            Err(fault) => self.output.append_fault(id, &fault),
+        }
+    }
+
+    /// Takes an answered call off the table.
+    pub(super) fn finish(&self, begun: &Begun) {
+        if self.calls.end(begun.call.id) {
+            self.keeper.end(Ok(End::Drained));
+        }
+    }
+}
+
+/// Where the arguments begin: after the metadata, if there is any.
+///
+/// # Errors
+///
+/// What is wrong, for the violation.
+pub(super) fn arguments<'a>(header: &Header, body: &'a [u8]) -> Result<&'a [u8], &'static str> {
+    if !header.flags.contains(Flags::METADATA) {
+        return Ok(body);
+    }
+    let (length, rest) = body.split_first_chunk::<4>().ok_or("is too short for its metadata's length")?;
+    rest.get(u32::from_le_bytes(*length) as usize..).ok_or("is shorter than its metadata")
+}

@@ -1,0 +1,120 @@
+//! The calls that were begun and not yet answered: for cancelling them, counting them, and knowing when a drain
+//! is over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::role::READERS_MAX;
+use super::workers::WORKERS_MAX;
+use crate::context::CallState;
+
+/// Calls by id.
+pub(super) struct Calls {
+    limit: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    running: HashMap<u64, Arc<CallState>>,
+    is_draining: bool,
+}
+
+/// Why a call is not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// As many as the host said it would have at most are under way.
+    Full,
+    /// The host said that no more would come.
+    Draining,
+    /// A call with this id is under way: the host broke the protocol.
+    Duplicate,
+}
+
+impl Calls {
+    pub(super) fn new(in_flight_max: u32) -> Self {
+        // A call is taken off the table after its answer was appended, so that a drain cannot end in between.
+        // In that moment the host may have the answer already and send the next call: one for each thread.
+        let limit = in_flight_max as usize + WORKERS_MAX + READERS_MAX;
+        Self { limit, state: Mutex::default() }
+    }
+
+    pub(super) fn begin(&self, call: &Arc<CallState>) -> Result<(), Refusal> {
+        let mut state = self.state.lock();
+        if state.is_draining {
+            return Err(Refusal::Draining);
+        }
+        if state.running.len() >= self.limit {
+            return Err(Refusal::Full);
+        }
+        match state.running.insert(call.id, Arc::clone(call)) {
+            None => Ok(()),
+            Some(other) => {
+                state.running.insert(other.id, other);
+                Err(Refusal::Duplicate)
+            }
+        }
+    }
+
+    /// Takes a call off whose answer was appended. Returns whether that was the end of a drain.
+    pub(super) fn end(&self, id: u64) -> bool {
+        let mut state = self.state.lock();
+        state.running.remove(&id);
+        state.is_draining && state.running.is_empty()
+    }
+
+    pub(super) fn cancel(&self, id: u64) {
+        if let Some(call) = self.state.lock().running.get(&id) {
+            call.cancel();
+        }
+    }
+
+    /// From now on no call is begun. Returns whether the drain is over at once.
+    pub(super) fn drain(&self) -> bool {
+        let mut state = self.state.lock();
+        state.is_draining = true;
+        state.running.is_empty()
+    }
+
+    /// How many there are, and the age of the oldest.
+    pub(super) fn load(&self, now: Instant) -> (u32, Duration) {
+        let state = self.state.lock();
+        let oldest = state.running.values().map(|call| call.arrived).min();
+        let age = oldest.map_or(Duration::ZERO, |arrived| now.saturating_duration_since(arrived));
+        (u32::try_from(state.running.len()).unwrap_or(u32::MAX), age)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(id: u64) -> Arc<CallState> {
+        Arc::new(CallState::new(id, Instant::now(), None))
+    }
+
+    #[test]
+    fn a_drain_ends_with_the_last_answer() {
+        let calls = Calls::new(8);
+        assert_eq!((calls.begin(&call(1)), calls.begin(&call(2))), (Ok(()), Ok(())));
+        assert_eq!(calls.begin(&call(1)), Err(Refusal::Duplicate));
+        assert!(!calls.drain());
+        assert_eq!(calls.begin(&call(3)), Err(Refusal::Draining));
+        assert!(!calls.end(1));
+        assert!(calls.end(2));
+        assert!(Calls::new(8).drain());
+    }
+
+    #[test]
+    fn more_calls_than_announced_are_refused() {
+        let calls = Calls::new(1);
+        let taken = (0..1000).take_while(|&id| calls.begin(&call(id)).is_ok()).count();
+        assert_eq!(taken, 1 + WORKERS_MAX + READERS_MAX);
+        calls.end(0);
+        assert_eq!(calls.begin(&call(2000)), Ok(()));
+        assert_eq!(calls.load(Instant::now()).0 as usize, taken);
+    }
+}

@@ -1,0 +1,155 @@
+//! The running extension: one channel, some threads, no runtime.
+//!
+//! ```text
+//!               frames in                       answers, log, progress out
+//!   channel -> reading role --fast--> run here --+--> output -> channel
+//!                  |                             |       ^
+//!                  +--not proven fast--> workers +       |
+//!   keeper (the thread that serves): heartbeat, what nobody else writes, the end
+//!   watch: passes the reading role on when its holder is stuck in a handler
+//! ```
+//!
+//! A hand-over between threads costs a wake-up, which is as much as a whole round trip; so the thread that reads
+//! a call runs it at once where its method has proven fast ([`pace`]), and the answers to all calls of one read
+//! leave with one write ([`output`]).
+//!
+//! Reading order: [`calls`], [`pace`], [`output`], [`answer`] (one call), [`workers`], [`role`] (who reads),
+//! [`reader`], [`keeper`]. This module must not know how the process came by its channel.
+
+mod answer;
+mod calls;
+mod keeper;
+mod output;
+mod pace;
+mod reader;
+mod role;
+#[cfg(test)]
+mod tests;
+mod workers;
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipc_protocol::control::Goodbye;
+use ipc_protocol::handshake::Ready;
+use ipc_protocol::limits::WELCOME_TIMEOUT_MS;
+use ipc_protocol::{Fault, Kind};
+use ipc_transport::framing::Violation;
+use ipc_transport::handshake::{HandshakeError, accept};
+use parking_lot::Mutex;
+
+use crate::definition::Definition;
+use crate::service::{self, MethodTraits, Service};
+use calls::Calls;
+use keeper::Keeper;
+pub(crate) use output::Output;
+use pace::Pace;
+use reader::Reading;
+use role::Role;
+use workers::Workers;
+
+/// How serving ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The host asked to drain, everything is answered, goodbye is said.
+    Drained,
+    /// The host closed the channel or died.
+    HostGone,
+}
+
+/// Why serving failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    /// No host on the other end.
+    #[error("the handshake with the host failed")]
+    Handshake(#[from] HandshakeError),
+    /// The author's value did not start.
+    #[error("the extension could not start")]
+    Start(#[source] Fault),
+    /// The host broke the protocol.
+    #[error("the host broke the protocol")]
+    Violation(#[source] Violation),
+    /// The system gives no threads.
+    #[error("a thread could not be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Everything that the threads share.
+struct Server {
+    epoch: u32,
+    message_bytes_max: u64,
+    service: Box<dyn Service>,
+    methods: Vec<Method>,
+    output: Arc<Output>,
+    calls: Calls,
+    workers: Workers,
+    role: Role,
+    reading: Mutex<Reading>,
+    keeper: Arc<Keeper>,
+}
+
+struct Method {
+    traits: MethodTraits,
+    pace: Pace,
+}
+
+/// Serves `definition` over `channel` until the host is done with it. `prepare` is told where log records go,
+/// before the author's code runs.
+///
+/// # Errors
+///
+/// [`ServeError`]; the host was told, as far as it could be.
+pub(crate) fn serve<T: Send + Sync + 'static>(
+    channel: UnixStream,
+    definition: Definition<T>,
+    prepare: impl FnOnce(&Arc<Output>),
+) -> Result<End, ServeError> {
+    let table = service::method_table(&definition).map_err(ServeError::Start)?;
+    let accepted = accept(&channel, definition.name, Duration::from_millis(WELCOME_TIMEOUT_MS.into()))?;
+    let entries = table.iter().map(|method| method.entry.clone()).collect();
+    accepted.welcome(&channel, definition.version, entries)?;
+
+    let keeper = Arc::new(Keeper::default());
+    let hello = &accepted.hello;
+    let output = Arc::new(Output::new(channel, hello.epoch, Arc::clone(&keeper)));
+    prepare(&output);
+    let service = match service::start(definition, &hello.config) {
+        Ok(service) => service,
+        Err(fault) => {
+            output.append_control(Kind::Ready, 0, &Ready::failed(fault.clone()));
+            output.append_control(Kind::Goodbye, 0, &Goodbye::new("the start failed"));
+            output.flush();
+            return Err(ServeError::Start(fault));
+        }
+    };
+    output.append_control(Kind::Ready, 0, &Ready::default());
+    output.flush();
+
+    let server = Arc::new(Server {
+        epoch: hello.epoch,
+        message_bytes_max: hello.message_bytes_max,
+        service,
+        methods: table.into_iter().map(|traits| Method { traits, pace: Pace::default() }).collect(),
+        output,
+        calls: Calls::new(hello.in_flight_max),
+        workers: Workers::default(),
+        role: Role::default(),
+        reading: Mutex::new(Reading::new(accepted.frames)),
+        keeper,
+    });
+    reader::start(&server).map_err(ServeError::Thread)?;
+    role::watch(&server).map_err(ServeError::Thread)?;
+    let end = keeper::keep(&server, Instant::now());
+    server.close();
+    end
+}
+
+impl Server {
+    /// Ends every thread that is not in a handler.
+    fn close(&self) {
+        self.output.close();
+        self.workers.close();
+        self.role.close();
+    }
+}

@@ -1,0 +1,265 @@
+//! Reads frames and acts on them: the loop of whoever holds the reading role.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use bytes::Bytes;
+use ipc_protocol::{Fault, FaultCode, Header, Kind};
+use ipc_transport::framing::{Body, FrameBuffer, Violation};
+use rustix::net::{RecvFlags, recv};
+
+use super::answer::arguments;
+use super::output::COALESCED_BYTES_MAX;
+use super::role::Away;
+use super::workers::{self, Job, SCRATCH_BYTES_MAX};
+use super::{End, ServeError, Server};
+
+/// What is read and not yet acted on. Behind a mutex that only the holder of the role locks.
+pub(super) struct Reading {
+    frames: FrameBuffer,
+    /// When the last bytes came: the clock is read once for all frames of one read.
+    arrived: Instant,
+}
+
+impl Reading {
+    pub(super) fn new(frames: FrameBuffer) -> Self {
+        Self { frames, arrived: Instant::now() }
+    }
+}
+
+/// For [`super::role::Role::leave`] when the reader writes: no method.
+const NO_METHOD: u32 = u32::MAX;
+
+/// What a reader keeps from call to call.
+#[derive(Default)]
+struct Local {
+    body: Vec<u8>,
+    scratch: Vec<u8>,
+    /// The clock as it was read last.
+    now: Option<Instant>,
+}
+
+/// Whether the thread still holds the role.
+enum Held {
+    Yes,
+    No,
+}
+
+/// Starts the first reader.
+pub(super) fn start(server: &Arc<Server>) -> io::Result<()> {
+    server.role.add_reader();
+    let server = Arc::clone(server);
+    thread::Builder::new().name("reader".into()).spawn(move || read(&server))?;
+    Ok(())
+}
+
+/// Starts a reader that takes the role from one that is away since `seen`. If there is no thread for it the
+/// next tick tries again.
+pub(super) fn start_successor(server: &Arc<Server>, seen: u64) {
+    if !server.role.add_reader() {
+        return;
+    }
+    let shared = Arc::clone(server);
+    let started = thread::Builder::new().name("reader".into()).spawn(move || {
+        if shared.role.take_over(seen) {
+            read(&shared);
+        } else {
+            shared.role.remove_reader();
+        }
+    });
+    if started.is_err() {
+        server.role.remove_reader();
+    }
+}
+
+fn read(server: &Arc<Server>) {
+    let end = read_loop(server);
+    server.role.remove_reader();
+    if let Some(end) = end {
+        server.keeper.end(end);
+    }
+}
+
+/// `None`: the role went to another thread.
+fn read_loop(server: &Arc<Server>) -> Option<Result<End, ServeError>> {
+    // What a reader before this one answered in the same batch must not wait for the call it is stuck in; and
+    // what it read came a while ago.
+    if let Held::No = write(server) {
+        return None;
+    }
+    let mut local = Local { now: Some(Instant::now()), ..Local::default() };
+    loop {
+        let (header, body, arrived) = {
+            let mut reading = server.reading.lock();
+            let arrived = reading.arrived;
+            match reading.frames.next_frame_ref() {
+                Err(violation) => return Some(Err(ServeError::Violation(violation))),
+                Ok(Some(frame)) => {
+                    let body = match frame.body {
+                        Body::Borrowed(slice) => {
+                            local.body.clear();
+                            local.body.extend_from_slice(slice);
+                            None
+                        }
+                        Body::Owned(bytes) => Some(bytes),
+                    };
+                    (frame.header, body, arrived)
+                }
+                Ok(None) => {
+                    drop(reading);
+                    if let Held::No = write(server) {
+                        return None;
+                    }
+                    match fill(server) {
+                        Ok(0) => return Some(Ok(End::HostGone)),
+                        Ok(_) => {
+                            local.now = None;
+                            continue;
+                        }
+                        // Reset, or whatever else: nothing can come any more.
+                        Err(_) => return Some(Ok(End::HostGone)),
+                    }
+                }
+            }
+        };
+        match act(server, &header, body, arrived, &mut local) {
+            Ok(Held::Yes) => {}
+            Ok(Held::No) => return None,
+            Err(violation) => return Some(Err(ServeError::Violation(violation))),
+        }
+    }
+}
+
+/// Waits for bytes. The mutex is held meanwhile, which nobody minds: a successor locks it only after a reader
+/// was away.
+fn fill(server: &Server) -> io::Result<usize> {
+    let mut reading = server.reading.lock();
+    let channel = server.output.channel();
+    let read = loop {
+        let read = reading.frames.read_from(|room| match recv(channel, room, RecvFlags::empty()) {
+            Ok((read, _)) => Ok(read),
+            Err(error) => Err(error.into()),
+        });
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
+    reading.arrived = Instant::now();
+    Ok(read)
+}
+
+/// Writes what is queued; the host may be slow to read, so the role may be gone afterwards.
+fn write(server: &Server) -> Held {
+    let away = server.role.leave(NO_METHOD);
+    server.output.flush();
+    held(server, away)
+}
+
+fn held(server: &Server, away: Away) -> Held {
+    if server.role.come_back(away) { Held::Yes } else { Held::No }
+}
+
+fn act(
+    server: &Arc<Server>,
+    header: &Header,
+    owned: Option<Bytes>,
+    arrived: Instant,
+    local: &mut Local,
+) -> Result<Held, Violation> {
+    let Header { kind, id, .. } = *header;
+    match kind {
+        Kind::Call => return call(server, header, owned, arrived, local),
+        // Meant for another incarnation.
+        _ if header.epoch != server.epoch => {}
+        Kind::Cancel => server.calls.cancel(id),
+        Kind::Ping => server.output.append_bare(Kind::Pong, id),
+        Kind::Drain => {
+            if server.calls.drain() {
+                server.keeper.end(Ok(End::Drained));
+            }
+        }
+        // The host's last frame: the end of the channel follows.
+        Kind::Goodbye => {}
+        // There are no streams here: whoever writes to one or reads from one is told that it is over.
+        Kind::StreamData => server.output.append_bare(Kind::StreamDrop, id),
+        Kind::StreamCredit => {
+            let fault = Fault::new(FaultCode::Unsupported, "this extension has no streams");
+            server.output.append_control(Kind::StreamEnd, id, &fault);
+        }
+        // Of things that this extension never began. A descriptor was closed by the system, as nobody took it.
+        Kind::StreamEnd
+        | Kind::StreamDrop
+        | Kind::HostReply
+        | Kind::HostFault
+        | Kind::Descriptor
+        | Kind::SegmentReturn => {}
+        Kind::Hello
+        | Kind::Welcome
+        | Kind::Ready
+        | Kind::Reply
+        | Kind::Fault
+        | Kind::Progress
+        | Kind::Event
+        | Kind::Log
+        | Kind::Pong
+        | Kind::HostCall
+        | Kind::Heartbeat => {
+            return Err(Violation::Unexpected {
+                kind,
+                id,
+                expected: "a host sends calls and what belongs to them",
+            });
+        }
+    }
+    Ok(Held::Yes)
+}
+
+fn call(
+    server: &Arc<Server>,
+    header: &Header,
+    owned: Option<Bytes>,
+    arrived: Instant,
+    local: &mut Local,
+) -> Result<Held, Violation> {
+    let Header { kind, id, .. } = *header;
+    let body = owned.as_deref().unwrap_or(&local.body);
+    let body = arguments(header, body).map_err(|what| Violation::Frame { kind, id, what })?;
+    let begun = match server.begin(header, body, arrived) {
+        Ok(Ok(begun)) => begun,
+        Ok(Err(fault)) => {
+            server.output.append_fault(id, &fault);
+            return Ok(Held::Yes);
+        }
+        Err(expected) => return Err(Violation::Unexpected { kind, id, expected }),
+    };
+    let method = &server.methods[begun.method];
+    if method.traits.is_async || !method.pace.is_fast() {
+        let body = match &owned {
+            Some(bytes) => bytes.slice_ref(body),
+            None => Bytes::copy_from_slice(body),
+        };
+        workers::submit(server, Job { begun, body });
+        return Ok(Held::Yes);
+    }
+
+    let away = server.role.leave(header.method);
+    let began = local.now.unwrap_or(arrived);
+    let queued = server.run(&begun, body, &mut local.scratch, began);
+    let ended = Instant::now();
+    method.pace.record(ended.duration_since(began));
+    local.now = Some(ended);
+    local.scratch.shrink_to(SCRATCH_BYTES_MAX);
+    server.finish(&begun);
+    if queued >= COALESCED_BYTES_MAX {
+        server.output.flush();
+    }
+    let held = held(server, away);
+    if let Held::No = held {
+        // Nobody else knows of this answer.
+        server.output.flush();
+    }
+    Ok(held)
+}

@@ -1,0 +1,142 @@
+//! An extension's value with its method table: one object that answers calls, whatever carries them.
+//!
+//! Here panics end. This module must not know frames or threads.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+use ipc_protocol::handshake::MethodEntry;
+use ipc_protocol::limits::{METHODS_MAX, NAME_BYTES_MAX};
+use ipc_protocol::{Fault, FaultCode};
+
+use crate::context::Context;
+use crate::definition::Definition;
+use crate::interface::Run;
+
+/// What is known of a method without running it.
+#[derive(Clone, Debug)]
+pub(crate) struct MethodTraits {
+    pub(crate) entry: MethodEntry,
+    pub(crate) is_async: bool,
+}
+
+/// The method table of a definition, in the order of the handshake.
+///
+/// # Errors
+///
+/// [`FaultCode::Failed`]: two methods of the same name, or more than the wire can name. The author's fault.
+pub(crate) fn method_table<T>(definition: &Definition<T>) -> Result<Vec<MethodTraits>, Fault> {
+    let mut table: Vec<MethodTraits> = Vec::new();
+    for interface in &definition.interfaces {
+        for method in &interface.methods {
+            if table.iter().any(|other| other.entry.name == method.name) {
+                return Err(Fault::new(
+                    FaultCode::Failed,
+                    format!(
+                        "two interfaces of extension `{}` have a method `{}`; method names are unique in an \
+                         extension, so rename one of them",
+                        definition.name, method.name
+                    ),
+                ));
+            }
+            debug_assert!(method.name.len() <= NAME_BYTES_MAX, "the macro checks names");
+            let mut entry = MethodEntry::new(method.name, (method.schemas)().hash());
+            entry.idempotent = method.is_idempotent;
+            entry.pure = method.is_pure;
+            table.push(MethodTraits { entry, is_async: method.is_async });
+        }
+    }
+    if table.len() > METHODS_MAX {
+        return Err(Fault::new(
+            FaultCode::Failed,
+            format!("extension `{}` has more than {METHODS_MAX} methods", definition.name),
+        ));
+    }
+    Ok(table)
+}
+
+/// A started extension.
+pub(crate) trait Service: Send + Sync {
+    /// Runs method number `method` of the table and appends the encoded result to `out`, which is left as it
+    /// was where the call failed.
+    fn run(&self, method: usize, cx: &Context, body: &[u8], out: &mut Vec<u8>) -> Result<(), Fault>;
+}
+
+struct Started<T> {
+    extension: T,
+    methods: Vec<Run<T>>,
+}
+
+impl<T: Send + Sync> Service for Started<T> {
+    fn run(&self, method: usize, cx: &Context, body: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+        let before = out.len();
+        let result = match self.methods.get(method) {
+            // A handler that panics may leave its own value in any state; it is the author's to make that
+            // good. Nothing of ours is touched inside.
+            Some(run) => catch_unwind(AssertUnwindSafe(|| run(&self.extension, cx, body, out)))
+                .unwrap_or_else(|payload| Err(panic_fault(&*payload))),
+            None => Err(unknown_method(method)),
+        };
+        if result.is_err() {
+            out.truncate(before);
+        }
+        result
+    }
+}
+
+pub(crate) fn unknown_method(method: usize) -> Fault {
+    Fault::new(FaultCode::UnknownMethod, format!("the extension's table has no method number {method}"))
+}
+
+/// Runs an extension's start.
+///
+/// # Errors
+///
+/// The start's own fault, that of a wrong configuration, or [`FaultCode::Panicked`].
+pub(crate) fn start<T: Send + Sync + 'static>(
+    definition: Definition<T>,
+    config: &[u8],
+) -> Result<Box<dyn Service>, Fault> {
+    keep_panic_locations();
+    let methods =
+        definition.interfaces.iter().flat_map(|interface| &interface.methods).map(|m| m.run).collect();
+    let start = definition.start.run;
+    let extension = catch_unwind(AssertUnwindSafe(|| start(config)))
+        .unwrap_or_else(|payload| Err(panic_fault(&*payload)))?;
+    Ok(Box::new(Started { extension, methods }))
+}
+
+thread_local! {
+    /// Where this thread panicked last.
+    static PANIC_LOCATION: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// The place of a panic is known to the hook alone; the hook that was there still runs.
+fn keep_panic_locations() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let location = info.location().map(ToString::to_string);
+            PANIC_LOCATION.with(|kept| {
+                if let Ok(mut kept) = kept.try_borrow_mut() {
+                    *kept = location;
+                }
+            });
+            previous(info);
+        }));
+    });
+}
+
+fn panic_fault(payload: &(dyn Any + Send)) -> Fault {
+    let message = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a value that is not text");
+    let location = PANIC_LOCATION.with(RefCell::take);
+    let place = location.map(|location| format!(" at {location}")).unwrap_or_default();
+    Fault::new(FaultCode::Panicked, format!("the method panicked{place}: {message}"))
+}

@@ -1,0 +1,3 @@
+//! What an author meets beside a running extension: the compiler's errors.
+
+mod compile;
