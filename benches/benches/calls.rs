@@ -1,0 +1,132 @@
+//! `cargo bench --bench calls`: what a call costs in each tier, ending with one table.
+//!
+//! Baselines in this process go through criterion (100 samples of many thousand calls each). Calls into
+//! another process are taken in turn with the bare socket, round by round, so that a drift of the machine
+//! meets both.
+
+#![expect(clippy::print_stdout, reason = "the table is what this program is for")]
+
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use benches::process_tier::ProcessTier;
+use benches::raw_socket::{self, RawSocket};
+use benches::report::{Figure, Report, target_folder};
+use criterion::Criterion;
+
+/// Bytes of a message.
+const BYTES: usize = 64;
+/// Rounds of the interleaved measurement; figures are over all of them.
+const ROUNDS: u32 = 11;
+/// Round trips of each side in a round.
+const ROUND_TRIPS: u32 = 1_000;
+/// Calls of a rate's round.
+const RATE_CALLS: u32 = 100_000;
+
+fn main() -> anyhow::Result<()> {
+    extension_launcher::run_if_launcher();
+    if let Some(served) = raw_socket::serve_if_asked() {
+        return served;
+    }
+    let mut report = Report::default();
+    baselines(&mut report)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(processes(&mut report))?;
+    println!("\n{}", report.table());
+    if let Some(ratio) = report.ratio("call/process/socket/64", "peer/raw-socket/64") {
+        println!("call/process/socket/64 is {ratio:.2} of peer/raw-socket/64");
+    }
+    println!("written: {}", report.write()?.display());
+    Ok(())
+}
+
+trait Operation {
+    fn apply(&self, input: u64) -> u64;
+}
+
+struct Increment(u64);
+
+impl Operation for Increment {
+    #[inline(never)]
+    fn apply(&self, input: u64) -> u64 {
+        input.wrapping_add(self.0)
+    }
+}
+
+/// A direct call and a `dyn` call: what the in-process tier is measured against.
+fn baselines(report: &mut Report) -> anyhow::Result<()> {
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .configure_from_args();
+    let operation = Increment(1);
+    let mut group = criterion.benchmark_group("call");
+    group.bench_function("direct", |bench| bench.iter(|| operation.apply(black_box(1))));
+    let operation: &dyn Operation = black_box(&operation);
+    group.bench_function("dyn", |bench| bench.iter(|| operation.apply(black_box(1))));
+    group.finish();
+    for id in ["call/direct", "call/dyn"] {
+        report.push(Figure::from_nanoseconds(id, criterion_median(id)?));
+    }
+    Ok(())
+}
+
+/// What criterion wrote down for `id`: the median in nanoseconds.
+fn criterion_median(id: &str) -> anyhow::Result<f64> {
+    let path: PathBuf = target_folder().join("criterion").join(id).join("new/estimates.json");
+    let text = std::fs::read(&path).with_context(|| format!("{} could not be read", path.display()))?;
+    let estimates: serde_json::Value = serde_json::from_slice(&text)?;
+    estimates["median"]["point_estimate"].as_f64().context("criterion's estimates have another form")
+}
+
+/// Keeps this thread, and what it starts from here on, on one core.
+fn pin_to(core: usize) -> anyhow::Result<()> {
+    let mut cores = rustix::thread::CpuSet::new();
+    cores.set(core);
+    rustix::thread::sched_setaffinity(None, &cores).context("this process could not be pinned to a core")
+}
+
+/// Calls into `echo` beside the bare socket.
+async fn processes(report: &mut Report) -> anyhow::Result<()> {
+    // Across cores: what is started now stays on the last one, this process goes to the first. Left to the
+    // scheduler both land on one core in one run and on two in the next, a factor of five apart.
+    let cores = std::thread::available_parallelism()?.get();
+    pin_to(cores - 1)?;
+    let mut raw = RawSocket::start(BYTES)?;
+    let tier = ProcessTier::start().await?;
+    pin_to(0)?;
+    let text = "x".repeat(BYTES);
+    let (mut bare, mut called) = (Vec::new(), Vec::new());
+    let mut rates = [(64, Vec::new()), (256, Vec::new())];
+    for round in 0..=ROUNDS {
+        let mut bare_round = Vec::new();
+        let mut called_round = Vec::new();
+        for _ in 0..ROUND_TRIPS {
+            bare_round.push(raw.round_trip()?);
+        }
+        for _ in 0..ROUND_TRIPS {
+            called_round.push(tier.round_trip(&text).await?);
+        }
+        let mut rate_round = Vec::new();
+        for (in_flight, _) in &rates {
+            rate_round.push(tier.rate(&text, *in_flight, RATE_CALLS).await?);
+        }
+        // The first round warms up and does not count.
+        if round > 0 {
+            bare.extend(bare_round);
+            called.extend(called_round);
+            for ((_, rates), rate) in rates.iter_mut().zip(rate_round) {
+                rates.push(rate);
+            }
+        }
+    }
+    report.push(Figure::from_round_trips("peer/raw-socket/64", &bare));
+    report.push(Figure::from_round_trips("call/process/socket/64", &called));
+    for (in_flight, rates) in rates {
+        report.push(Figure::from_rates(&format!("rate/process/socket/{in_flight}"), rates));
+    }
+    tier.stop().await;
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! Running cargo, and new programs with `--describe`: both under the host's launcher, so that they and all
+//! that they start end when the conductor does.
+//!
+//! This file must not know which programs are fresh; it builds what it is told.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use extension_host::Manifest;
+use extension_host::supervised::{self, LauncherProgram, OutputLimits, Program};
+use indicatif::ProgressBar;
+use ipc_protocol::limits::DESCRIPTION_BYTES_MAX;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use super::describe::DescribeError;
+use super::messages::{LINE_BYTES_MAX, Message};
+use super::{BuildError, Target};
+use crate::config::Settings;
+use crate::progress::Screen;
+
+/// LIMIT: time that a program may take to describe itself.
+const DESCRIBE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Columns of cargo's progress line, which is read and not shown.
+const PROGRESS_COLUMNS: &str = "160";
+
+/// One cargo, for all packages of one workspace.
+pub(super) struct Build<'a> {
+    pub(super) cargo: &'a Path,
+    pub(super) workspace: &'a Path,
+    pub(super) environment: &'a [(OsString, OsString)],
+    pub(super) settings: &'a Settings,
+}
+
+impl Build<'_> {
+    /// Builds `targets` and gives their programs, in their order.
+    pub(super) async fn run(
+        &self,
+        targets: &[Target<'_>],
+        screen: &Screen,
+    ) -> Result<Vec<PathBuf>, BuildError> {
+        let packages: Vec<&str> = targets.iter().map(|target| target.package).collect();
+        let packages = packages.join(", ");
+        let mut cargo = supervised::spawn(&LauncherProgram::CurrentExe, self.program(targets, screen))
+            .map_err(|error| BuildError::Run(io::Error::other(error)))?;
+        let display = Display::new(screen, &packages);
+        let (stdout, stderr) = (cargo.take_stdout(), cargo.take_stderr());
+        let mut programs = vec![None; targets.len()];
+        let messages = pieces(stdout, |piece| {
+            if let Some(Message::Compiled { package, is_fresh, binary }) = Message::parse(piece) {
+                display.compiled(is_fresh);
+                let Some((name, file)) = binary else { return };
+                for (target, program) in targets.iter().zip(&mut programs) {
+                    if target.package == package && (program.is_none() || target.binary == name) {
+                        *program = Some(file.clone());
+                    }
+                }
+            }
+        });
+        let words = pieces(stderr, |piece| display.said(piece));
+        let (messages, words, end) = tokio::join!(messages, words, cargo.wait());
+        drop(display);
+        messages.and(words).map_err(BuildError::Run)?;
+        if !end.is_success() {
+            return Err(BuildError::Failed { packages, status: end });
+        }
+        let found = targets.iter().zip(programs).map(|(target, program)| {
+            program.ok_or_else(|| BuildError::NoBinary {
+                extension: target.extension.to_owned(),
+                package: target.package.to_owned(),
+            })
+        });
+        found.collect()
+    }
+
+    fn program(&self, targets: &[Target<'_>], screen: &Screen) -> Program {
+        let mut arguments = vec!["build", "--profile", &self.settings.build_profile];
+        arguments.push("--message-format=json-render-diagnostics");
+        for target in targets {
+            arguments.extend(["-p", target.package]);
+        }
+        let mut program = Program::new(self.cargo).with_arguments(arguments);
+        program.environment = self.environment.to_vec();
+        if screen.is_terminal() {
+            // What cargo would show to a terminal, although it writes to a pipe.
+            for (name, value) in [
+                ("CARGO_TERM_COLOR", "always"),
+                ("CARGO_TERM_PROGRESS_WHEN", "always"),
+                ("CARGO_TERM_PROGRESS_WIDTH", PROGRESS_COLUMNS),
+            ] {
+                program.environment.retain(|(known, _)| known != name);
+                program.environment.push((name.into(), value.into()));
+            }
+        }
+        program.working_directory = Some(self.workspace.to_path_buf());
+        program
+    }
+}
+
+/// Cargo's work as people watch it: a spinner with the current crates on a terminal, its own lines else.
+struct Display<'a> {
+    screen: &'a Screen,
+    bar: Option<ProgressBar>,
+}
+
+impl<'a> Display<'a> {
+    fn new(screen: &'a Screen, packages: &str) -> Self {
+        let bar = screen.is_terminal().then(|| {
+            let bar = screen.spinner("building");
+            bar.set_message(packages.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        if bar.is_none() {
+            screen.line(&format!("building {packages}"));
+        }
+        Self { screen, bar }
+    }
+
+    fn compiled(&self, is_fresh: bool) {
+        if let Some(bar) = &self.bar
+            && !is_fresh
+        {
+            bar.inc(1);
+        }
+    }
+
+    /// A line, or a state of the progress line, that cargo wrote to stderr.
+    fn said(&self, piece: &[u8]) {
+        let text = String::from_utf8_lossy(piece);
+        match (&self.bar, progress_of(&text)) {
+            (Some(bar), Some(progress)) => bar.set_message(progress),
+            (None, Some(_)) => {}
+            // On a terminal these say the same as the spinner.
+            (Some(_), None) if is_step(&text) => {}
+            (_, None) if text.trim().is_empty() && self.bar.is_some() => {}
+            (_, None) => self.screen.line(&text),
+        }
+    }
+}
+
+impl Drop for Display<'_> {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// `12/80: serde, syn` of `    Building [====>      ] 12/80: serde, syn`.
+fn progress_of(text: &str) -> Option<String> {
+    let plain = without_escapes(text);
+    let rest = plain.trim_start().strip_prefix("Building [")?;
+    let (_, rest) = rest.split_once("] ")?;
+    Some(rest.trim_end().to_owned())
+}
+
+/// Whether a line only says that a crate is being compiled, or that all is done.
+fn is_step(text: &str) -> bool {
+    let plain = without_escapes(text);
+    let word = plain.split_whitespace().next().unwrap_or_default();
+    plain.starts_with(' ') && matches!(word, "Compiling" | "Finished" | "Fresh" | "Dirty")
+}
+
+/// The text without what sets colours and clears lines.
+fn without_escapes(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        if character == '\u{1b}' {
+            // A sequence ends with its first letter.
+            let _ = characters.find(char::is_ascii_alphabetic);
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
+}
+
+/// Hands over what a pipe yields, piece by piece; a piece ends with a line feed or a carriage return.
+async fn pieces(pipe: Option<impl AsyncRead + Unpin>, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    let Some(mut pipe) = pipe else { return Ok(()) };
+    let mut buffer = Vec::with_capacity(64 << 10);
+    // A piece that is longer than any message is left out.
+    let mut is_overlong = false;
+    loop {
+        let before = buffer.len();
+        if pipe.read_buf(&mut buffer).await? == 0 {
+            if !buffer.is_empty() {
+                take(&buffer);
+            }
+            return Ok(());
+        }
+        let mut start = 0;
+        for at in before..buffer.len() {
+            if matches!(buffer[at], b'\n' | b'\r') {
+                if !std::mem::take(&mut is_overlong) && at - start <= LINE_BYTES_MAX {
+                    take(&buffer[start..at]);
+                }
+                start = at + 1;
+            }
+        }
+        buffer.drain(..start);
+        if buffer.len() > LINE_BYTES_MAX {
+            is_overlong = true;
+            buffer.clear();
+        }
+    }
+}
+
+/// What `program --describe` prints: restricted as an instance is, within bounds.
+pub(super) async fn run_describe(manifest: &Manifest, program: &Path) -> Result<Vec<u8>, DescribeError> {
+    let extension = || manifest.name.clone();
+    let mut process = Program::new(program).with_arguments(["--describe"]);
+    process.environment =
+        manifest.run.environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let limits = OutputLimits { stdout_bytes_max: DESCRIPTION_BYTES_MAX, time_max: DESCRIBE_TIME_MAX };
+    let running = supervised::spawn(&LauncherProgram::CurrentExe, process)
+        .map_err(|error| DescribeError::Io { extension: extension(), source: io::Error::other(error) })?;
+    let output = running.output(limits).await;
+    let output =
+        output.map_err(|error| DescribeError::Run { extension: extension(), how: error.to_string() })?;
+    if !output.end.is_success() {
+        let last = output.stderr_tail.lines().last().unwrap_or_default();
+        let how = format!("ended with {}: {last}", output.end);
+        return Err(DescribeError::Run { extension: extension(), how });
+    }
+    Ok(output.stdout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_read_with_and_without_colours() {
+        let plain = "    Building [=======>         ] 12/80: serde, syn   ";
+        let coloured = "\u{1b}[K\u{1b}[1m\u{1b}[36m    Building\u{1b}[0m [=====> ] 12/80: serde, syn";
+        for text in [plain, coloured] {
+            assert_eq!(progress_of(text).as_deref(), Some("12/80: serde, syn"));
+        }
+        assert_eq!(progress_of("error: Building [x] 1"), None);
+        assert!(is_step("   Compiling serde v1.0.0"));
+        assert!(!is_step("error: Compiling failed"));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn pieces_end_at_line_feeds_and_carriage_returns_and_are_bounded() {
+        let long = vec![b'x'; LINE_BYTES_MAX + (128 << 10)];
+        let text = [&b"one\rtwo\n\n"[..], &long, b"\nlast"].concat();
+        let mut seen = Vec::new();
+        pieces(Some(&text[..]), |piece| seen.push(String::from_utf8(piece.to_vec()).unwrap())).await.unwrap();
+        assert_eq!(seen, ["one", "two", "", "last"]);
+    }
+}

@@ -1,0 +1,90 @@
+//! `call`: one method of one extension, once.
+
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use ipc_protocol::Codec;
+use ipc_transport::payload::DecodeError;
+use ipc_transport::{Answer, CallError, CallResult, Encoded, Payload, Request};
+use serde_json::Value;
+use stale_manager::StaleManager;
+
+use super::args;
+use super::{Surroundings, prepare, stdout_failed};
+use crate::build::Effort;
+use crate::config::parse_duration;
+use crate::engine::{StepError, Where, report};
+use crate::exit::{Exit, Failure};
+use crate::hosting::Hosting;
+use crate::melody::StepOutput;
+use crate::melody::json::write_json;
+use crate::signals::Cancellation;
+
+pub(super) async fn call(
+    surroundings: &Surroundings,
+    arguments: args::Call,
+    mut cancellation: Cancellation,
+) -> Result<Exit, Failure> {
+    let settings = &surroundings.settings;
+    let Some((extension, method)) = arguments.method.split_once('.') else {
+        let error = anyhow::anyhow!("`{}` is not EXTENSION.METHOD", arguments.method);
+        return Err(
+            Failure::usage(error).with_help("for example: conductor call echo.echo '{\"text\": \"hello\"}'")
+        );
+    };
+    let value: Value = serde_json::from_str(&arguments.arguments).map_err(|error| {
+        Failure::usage(anyhow::Error::from(error).context("the arguments are not JSON"))
+            .with_help("quote them for the shell: '{\"text\": \"hello\"}'")
+    })?;
+    let payload = Encoded::from_value(&value).map_err(Failure::usage)?;
+    let timeout = arguments.timeout.as_deref().map(|text| {
+        parse_duration(text).ok_or_else(|| {
+            Failure::usage(anyhow::anyhow!("--timeout {text:?} is no time"))
+                .with_help("a time is a whole number with its unit: 1500ms, 30s, 5m, at most 7 days")
+        })
+    });
+    let timeout = timeout.transpose()?;
+    let catalog = prepare::find(surroundings, None)?;
+    let manifests = prepare::with_required(&catalog, [extension.to_owned()])?;
+    let built = prepare::build(surroundings, &manifests, Effort::AsNeeded, &mut cancellation).await?;
+    let hosting =
+        Hosting::begin(settings, &manifests, &built, &StaleManager::new()).map_err(Failure::environment)?;
+    let caller = hosting.caller(extension).map_err(Failure::environment)?;
+    let of_manifest = manifests.iter().find(|manifest| manifest.name == extension);
+    let of_manifest = of_manifest.and_then(|manifest| manifest.limits.call_time_max);
+    let timeout = timeout.or(of_manifest).unwrap_or(settings.step_timeout);
+    let reply = caller.call(Request::new(method, Payload::Encoded(payload), timeout));
+    let result = tokio::select! {
+        biased;
+        exit = cancellation.wait() => Err(exit),
+        result = reply => Ok(result),
+    };
+    hosting.end().await;
+    let result = result.map_err(|exit| {
+        surroundings.screen.line("cancelled");
+        Failure::silent(exit)
+    })?;
+    let output = value_of(result).map_err(|source| failure(extension, &arguments.method, timeout, source))?;
+    let mut out = io::stdout().lock();
+    write_json(&output.to_bytes(), &mut out)
+        .and_then(|()| out.write_all(b"\n"))
+        .and_then(|()| out.flush())
+        .map_err(stdout_failed)?;
+    Ok(Exit::Success)
+}
+
+fn value_of(result: CallResult) -> Result<StepOutput, CallError> {
+    let encoded = Answer::into_encoded(result?)?;
+    if encoded.codec != Codec::MessagePack {
+        return Err(DecodeError::Codec(encoded.codec).into());
+    }
+    StepOutput::single(encoded.bytes)
+        .map_err(|error| CallError::Unknown(ipc_transport::Cause::ProtocolViolation(error.to_string())))
+}
+
+fn failure(extension: &str, method: &str, timeout: Duration, source: CallError) -> Failure {
+    let error = StepError::Call { method: method.to_owned(), timeout, source };
+    let told = report(&error, Where { step: "", extension, item: None });
+    let help = format!("{} (at fault: {}; try again: {})", told.help, told.origin, told.retry);
+    Failure::failed(error).with_help(help)
+}

@@ -1,0 +1,58 @@
+//! `melody check`: every mistake that can be found without running anything.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use serde_json::json;
+
+use super::table::{findings, write_json};
+use super::{Surroundings, prepare, stdout_failed, wrong_file};
+use crate::build::Builder;
+use crate::described::Described;
+use crate::exit::{Exit, Failure};
+use crate::melody::Draft;
+
+pub(super) fn check(surroundings: &Surroundings, file: &Path) -> Result<Exit, Failure> {
+    let draft = Draft::load(file).map_err(|wrong| wrong_file(&wrong))?;
+    let catalog = prepare::find(surroundings, file.parent())?;
+    let builder = Builder::new(&surroundings.settings, &surroundings.current, &surroundings.screen);
+    let mut descriptions = Vec::new();
+    for name in draft.extensions() {
+        // One that is not there is a mistake of the melody, and is found with its place below.
+        let manifest = match catalog.manifest(name) {
+            Ok((_, manifest)) => manifest,
+            Err(crate::catalog::CatalogError::Unknown { .. }) => continue,
+            Err(error) => return Err(prepare::catalog_failure(error)),
+        };
+        match builder.last_built(manifest).and_then(|built| built.description) {
+            Some(description) => descriptions.push(description),
+            None => {
+                let error = anyhow::anyhow!(
+                    "the extension `{name}` has not been built, so its methods are not known"
+                );
+                let help = format!("build it first: conductor extensions build {name}");
+                return Err(Failure::environment(error).with_help(help));
+            }
+        }
+    }
+    let described = Described::new(&catalog, descriptions, &surroundings.settings);
+    match draft.check(&described) {
+        Ok(plan) => {
+            if surroundings.json {
+                let steps: Vec<&str> = plan.steps.iter().map(|step| step.id.as_str()).collect();
+                let document = json!({ "melody": plan.name, "steps": steps, "mistakes": [] });
+                write_json(&document).map_err(stdout_failed)?;
+            } else {
+                let mut out = io::stdout().lock();
+                writeln!(out, "{}: {} steps, no mistakes", file.display(), plan.steps.len())
+                    .map_err(stdout_failed)?;
+            }
+            Ok(Exit::Success)
+        }
+        Err(wrong) if surroundings.json => {
+            write_json(&json!({ "mistakes": findings(&wrong) })).map_err(stdout_failed)?;
+            Ok(Exit::Usage)
+        }
+        Err(wrong) => Err(wrong_file(&wrong)),
+    }
+}

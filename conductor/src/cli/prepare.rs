@@ -1,0 +1,71 @@
+//! What `run`, `call` and `extensions build` have in common: from names of extensions to programs.
+
+use std::path::Path;
+
+use extension_host::Manifest;
+
+use super::{Surroundings, wrong_file};
+use crate::build::{BuildError, Builder, Built, Effort};
+use crate::catalog::{Catalog, CatalogError};
+use crate::exit::Failure;
+use crate::signals::Cancellation;
+
+/// The extensions that can be found from the current folder and from `start`.
+pub(super) fn find(surroundings: &Surroundings, start: Option<&Path>) -> Result<Catalog, Failure> {
+    let start = start.map(|start| surroundings.current.join(start));
+    Catalog::find(&surroundings.settings, start.as_deref(), &surroundings.current).map_err(catalog_failure)
+}
+
+/// The manifests of `names` and of everything that they require, each once, required ones first.
+pub(super) fn with_required(
+    catalog: &Catalog,
+    names: impl IntoIterator<Item = String>,
+) -> Result<Vec<&Manifest>, Failure> {
+    let mut found: Vec<&Manifest> = Vec::new();
+    let mut open: Vec<String> = names.into_iter().collect();
+    while let Some(name) = open.pop() {
+        if found.iter().any(|manifest| manifest.name == name) {
+            continue;
+        }
+        let (_, manifest) = catalog.manifest(&name).map_err(catalog_failure)?;
+        open.extend(manifest.activation.requires.keys().cloned());
+        open.extend(manifest.activation.fallback.clone());
+        found.push(manifest);
+    }
+    extension_host::manifest::check_together(found.iter().copied()).map_err(|wrong| wrong_file(&wrong))?;
+    found.reverse();
+    Ok(found)
+}
+
+/// Makes these extensions ready, unless a signal comes first.
+pub(super) async fn build(
+    surroundings: &Surroundings,
+    manifests: &[&Manifest],
+    effort: Effort,
+    cancellation: &mut Cancellation,
+) -> Result<Vec<Built>, Failure> {
+    let builder = Builder::new(&surroundings.settings, &surroundings.current, &surroundings.screen);
+    tokio::select! {
+        biased;
+        exit = cancellation.wait() => {
+            surroundings.screen.line("cancelled");
+            Err(Failure::silent(exit))
+        }
+        built = builder.ensure(manifests, effort) => built.map_err(build_failure),
+    }
+}
+
+/// A broken manifest is shown with its places; the rest is an error like any other.
+pub(super) fn catalog_failure(error: CatalogError) -> Failure {
+    match error {
+        CatalogError::Broken { diagnostics, .. } => wrong_file(&diagnostics),
+        error @ CatalogError::Unknown { .. } => Failure::usage(error),
+        error @ CatalogError::Folder { .. } => Failure::environment(error),
+    }
+}
+
+pub(super) fn build_failure(error: BuildError) -> Failure {
+    let help = error.help();
+    let failure = if error.is_environment() { Failure::environment(error) } else { Failure::failed(error) };
+    failure.with_help(help)
+}

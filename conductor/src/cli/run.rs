@@ -1,0 +1,140 @@
+//! `run`: a melody from its file to its result.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::args;
+use super::table::write_json;
+use super::{Surroundings, prepare, stdout_failed, wrong_file};
+use crate::build::Effort;
+use crate::described::Described;
+use crate::document::{RunDocument, RunState};
+use crate::engine::{Execution, Extension};
+use crate::exit::{Exit, Failure, chain};
+use crate::hosting::Hosting;
+use crate::melody::{Draft, InputValues};
+use crate::pit::{self, Pit};
+use crate::progress::{Progress, human_bytes, human_time};
+use crate::run_id::RunId;
+use crate::signals::Cancellation;
+
+pub(super) async fn run(
+    surroundings: &Surroundings,
+    arguments: args::Run,
+    mut cancellation: Cancellation,
+) -> Result<Exit, Failure> {
+    let Surroundings { settings, current, screen, json } = surroundings;
+    let draft = Draft::load(&arguments.melody).map_err(|wrong| wrong_file(&wrong))?;
+    let inputs = inputs_of(&draft, &arguments.inputs, current)?;
+    let catalog = prepare::find(surroundings, arguments.melody.parent())?;
+
+    // Before the build, which may take minutes: a data folder that cannot be used is found at once.
+    let artifacts = pit::open_store(&settings.data_dir).map_err(Failure::environment)?;
+    // A name that is unknown is a mistake of the melody: the check below says where.
+    let names = draft.extensions().into_iter().map(str::to_owned);
+    let known = names.filter(|name| catalog.entries().any(|entry| entry.name == *name));
+    let manifests = prepare::with_required(&catalog, known)?;
+    let built = prepare::build(surroundings, &manifests, Effort::AsNeeded, &mut cancellation).await?;
+    let descriptions = built.iter().filter_map(|built| built.description.clone());
+    let described = Described::new(&catalog, descriptions, settings);
+    let plan = draft.check(&described).map_err(|wrong| wrong_file(&wrong))?;
+
+    let pit =
+        Pit::new(settings, artifacts, &plan, manifests.iter().copied()).map_err(Failure::environment)?;
+    let hosting = Hosting::begin(settings, &manifests, &built, &pit.stale).map_err(Failure::environment)?;
+    let mut extensions = BTreeMap::new();
+    for step in &plan.steps {
+        if !extensions.contains_key(&step.extension) {
+            let caller = hosting.caller(&step.extension).map_err(Failure::environment)?;
+            let manifest = manifests.iter().find(|manifest| manifest.name == step.extension);
+            let timeout = manifest.and_then(|manifest| manifest.limits.call_time_max);
+            let timeout = timeout.unwrap_or(settings.step_timeout);
+            extensions.insert(step.extension.clone(), Extension { caller, timeout });
+        }
+    }
+
+    let run = RunId::new().map_err(Failure::environment)?;
+    let progress = Progress::new(screen.clone(), plan.steps.iter().map(|step| step.id.as_str()));
+    let execution = Execution {
+        run,
+        plan: &plan,
+        inputs,
+        pit: &pit,
+        extensions: &extensions,
+        items_in_flight_max: settings.items_in_flight_max,
+        progress: &progress,
+        cancellation: cancellation.clone(),
+    };
+    let began = std::time::Instant::now();
+    let outcome = execution.execute().await;
+    let time = began.elapsed();
+    let reports = hosting.end().await;
+    let document = RunDocument {
+        run: run.to_string(),
+        state: outcome.state,
+        steps: outcome.steps,
+        outputs: outcome.outputs,
+        extensions: reports,
+        error: outcome.error,
+    };
+    if *json {
+        write_json(&document).map_err(stdout_failed)?;
+    } else {
+        write_summary(io::stdout().lock(), &document, time).map_err(stdout_failed)?;
+    }
+    match (document.state, document.error) {
+        (RunState::Succeeded, _) => Ok(Exit::Success),
+        (RunState::Cancelled, _) => Err(Failure::silent(cancellation.requested().unwrap_or(Exit::Failed))),
+        (RunState::Failed, Some(error)) => {
+            let help = format!("{} (at fault: {}; try again: {})", error.help, error.origin, error.retry);
+            Err(Failure::failed(anyhow::Error::msg(error.message)).with_help(help))
+        }
+        (RunState::Failed, None) => Err(Failure::failed(anyhow::anyhow!("the run failed"))),
+    }
+}
+
+/// The values of `-i KEY=VALUE`; a value need not be UTF-8.
+fn inputs_of(draft: &Draft, given: &[OsString], current: &Path) -> Result<InputValues, Failure> {
+    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+    let mut pairs = Vec::with_capacity(given.len());
+    for text in given {
+        let bytes = text.as_bytes();
+        let at = bytes.iter().position(|byte| *byte == b'=');
+        let key = at.and_then(|at| std::str::from_utf8(&bytes[..at]).ok());
+        let (Some(at), Some(key)) = (at, key) else {
+            return Err(Failure::usage(anyhow::anyhow!("the input {text:?} is not KEY=VALUE")));
+        };
+        pairs.push((key.to_owned(), OsString::from_vec(bytes[at + 1..].to_vec())));
+    }
+    InputValues::new(draft.inputs(), &pairs, current).map_err(|wrong| {
+        let lines: Vec<String> = wrong.iter().map(|error| chain(error)).collect();
+        Failure::usage(anyhow::Error::msg(lines.join("\n       ")))
+    })
+}
+
+fn write_summary(mut out: impl Write, document: &RunDocument, time: std::time::Duration) -> io::Result<()> {
+    let state = match document.state {
+        RunState::Succeeded => "succeeded",
+        RunState::Failed => "failed",
+        RunState::Cancelled => "cancelled",
+    };
+    writeln!(out, "run {} {state} in {}", document.run, human_time(time))?;
+    for step in document.steps.iter().filter(|step| step.items.is_some()) {
+        writeln!(out, "  {}: {} items, {} attempts", step.id, step.items.unwrap_or(0), step.attempts)?;
+    }
+    for extension in document.extensions.iter().filter(|extension| extension.restarts > 0) {
+        writeln!(
+            out,
+            "  {} was restarted {} times: {}",
+            extension.name,
+            extension.restarts,
+            extension.causes.join("; ")
+        )?;
+    }
+    for (name, output) in &document.outputs {
+        writeln!(out, "  {}/{name}  {}  {}", document.run, human_bytes(output.bytes), output.path.display())?;
+    }
+    Ok(())
+}

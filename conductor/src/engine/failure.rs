@@ -1,0 +1,203 @@
+//! Why a step failed: what happened, whose fault it is, whether retrying helps, what to do.
+//!
+//! Pure: from typed errors to the words of the result document. This file must not know how a step runs.
+
+use std::time::Duration;
+
+use ipc_protocol::FaultCode;
+use ipc_protocol::fault::{Origin, Retry};
+use ipc_transport::{CallError, Cause};
+
+use crate::document::ErrorReport;
+use crate::exit::chain;
+use crate::melody::{EvaluationError, Malformed};
+
+/// Why a step, or one item of its fan-out, failed for good.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// A template or a condition could not be evaluated.
+    #[error("a value of the melody could not be made")]
+    Evaluation(#[from] EvaluationError),
+    /// The call failed.
+    #[error("the call of {method} failed")]
+    Call {
+        /// `extension.method`.
+        method: String,
+        /// How long it was allowed to take.
+        timeout: Duration,
+        /// How it failed.
+        #[source]
+        source: CallError,
+    },
+    /// The extension answered with something that is no value.
+    #[error("{method} answered with something that is no value")]
+    Malformed {
+        /// `extension.method`.
+        method: String,
+        /// What is wrong with it.
+        #[source]
+        source: Malformed,
+    },
+    /// The results of a fan-out are more than can be kept.
+    #[error("the results of {method} cannot be kept")]
+    Results {
+        /// `extension.method`.
+        method: String,
+        /// Why.
+        #[source]
+        source: crate::melody::value::ItemError,
+    },
+    /// The step's claim or lease can never be granted, or was refused.
+    #[error("the step was not admitted")]
+    Admission(#[source] crate::bridge::AdmissionError),
+    /// The output could not be stored.
+    #[error("the output `{name}` could not be stored")]
+    Store {
+        /// The artifact's name.
+        name: String,
+        /// Why.
+        #[source]
+        source: crate::bridge::StoreError,
+    },
+}
+
+/// Where a failure happened.
+#[derive(Clone, Copy, Debug)]
+pub struct Where<'a> {
+    /// The step's id.
+    pub step: &'a str,
+    /// The extension that it calls.
+    pub extension: &'a str,
+    /// The item of its fan-out.
+    pub item: Option<u32>,
+}
+
+/// The failure as the document says it.
+#[must_use]
+pub fn report(error: &StepError, place: Where<'_>) -> ErrorReport {
+    let (origin, retry, help) = match error {
+        StepError::Evaluation(_) => {
+            ("melody", Retry::Never, "correct the melody's template or its input".to_owned())
+        }
+        StepError::Call { source, timeout, .. } => explain_call(source, place.extension, *timeout),
+        StepError::Malformed { .. } | StepError::Results { .. } => {
+            ("extension", Retry::Never, format!("report it to the author of `{}`", place.extension))
+        }
+        StepError::Admission(_) => {
+            ("melody", Retry::Never, "lower the step's claims or leases, or raise what there is".to_owned())
+        }
+        StepError::Store { source, .. } => ("conductor", Retry::Now, source.help()),
+    };
+    let step = match place.item {
+        Some(item) => format!("step `{}`, item {item}", place.step),
+        None => format!("step `{}`", place.step),
+    };
+    ErrorReport {
+        message: format!("{step}: {}", chain(error)),
+        step: Some(place.step.to_owned()),
+        item: place.item.map(u64::from),
+        extension: Some(place.extension.to_owned()),
+        origin: origin.to_owned(),
+        retry: match retry {
+            Retry::Never => "never".to_owned(),
+            Retry::AfterMs(milliseconds) => format!("after {milliseconds} ms"),
+            _ => "now".to_owned(),
+        },
+        help,
+    }
+}
+
+fn explain_call(error: &CallError, extension: &str, timeout: Duration) -> (&'static str, Retry, String) {
+    let author = || format!("report it to the author of `{extension}`");
+    match error {
+        CallError::Fault(fault) => {
+            let origin = match fault.origin {
+                Origin::Host => "host",
+                Origin::Transport => "transport",
+                _ => "extension",
+            };
+            let help = match fault.code {
+                FaultCode::NotFound | FaultCode::PermissionDenied | FaultCode::Io => {
+                    "correct what is missing or not allowed and run again".to_owned()
+                }
+                FaultCode::InvalidArgument | FaultCode::TooLarge => {
+                    "correct the input or the step's `with` and run again".to_owned()
+                }
+                FaultCode::UnknownMethod => {
+                    format!("build the extension again: conductor extensions build {extension}")
+                }
+                FaultCode::DeadlineExceeded => raise_timeout(timeout),
+                FaultCode::Panicked => author(),
+                _ => format!("the message is that of `{extension}`; run with --log info for its log"),
+            };
+            (origin, fault.retry, help)
+        }
+        CallError::NotDelivered(cause) | CallError::Unknown(cause) => match cause {
+            Cause::Deadline => ("extension", Retry::Now, raise_timeout(timeout)),
+            Cause::Died(_) => (
+                "extension",
+                Retry::Now,
+                format!(
+                    "run with --log info to see what `{extension}` said before, or give the step a `retry`"
+                ),
+            ),
+            Cause::ProtocolViolation(_) => ("extension", Retry::Never, author()),
+            _ => ("host", Retry::Now, "run again".to_owned()),
+        },
+        CallError::Rejected { retry_after, .. } => {
+            let retry = retry_after.map_or(Retry::Never, |after| {
+                Retry::AfterMs(u32::try_from(after.as_millis()).unwrap_or(u32::MAX))
+            });
+            ("host", retry, format!("run with --log info to see why `{extension}` is not to be had"))
+        }
+        CallError::Cancelled => ("caller", Retry::Now, "run again".to_owned()),
+        CallError::Encode(_) => ("melody", Retry::Never, "correct the step's `with`".to_owned()),
+        CallError::Decode(_) => ("extension", Retry::Never, author()),
+    }
+}
+
+fn raise_timeout(timeout: Duration) -> String {
+    format!("give the step a `timeout` of more than {timeout:?}, or less to do")
+}
+
+#[cfg(test)]
+mod tests {
+    use ipc_protocol::Fault;
+
+    use super::*;
+
+    fn explained(source: CallError) -> ErrorReport {
+        let error =
+            StepError::Call { method: "explorer.list".to_owned(), timeout: Duration::from_secs(30), source };
+        report(&error, Where { step: "list", extension: "explorer", item: None })
+    }
+
+    #[test]
+    fn a_fault_is_told_with_its_origin_and_advice() {
+        let fault = Fault::new(FaultCode::NotFound, "there is no folder /x");
+        let told = explained(fault.into());
+        assert_eq!(told.message, "step `list`: the call of explorer.list failed: there is no folder /x");
+        assert_eq!((told.origin.as_str(), told.retry.as_str()), ("extension", "never"));
+        assert!(!told.help.is_empty());
+        let host = Fault::new(FaultCode::Busy, "b").with_origin(Origin::Host).with_retry(Retry::AfterMs(250));
+        let told = explained(host.into());
+        assert_eq!((told.origin.as_str(), told.retry.as_str()), ("host", "after 250 ms"));
+    }
+
+    #[test]
+    fn every_end_of_a_call_has_an_origin_and_a_remedy() {
+        let ends = [
+            CallError::Unknown(Cause::Deadline),
+            CallError::NotDelivered(Cause::Died("signal 9".to_owned())),
+            CallError::Unknown(Cause::ProtocolViolation("half a frame".to_owned())),
+            CallError::Unknown(Cause::Closed("x".to_owned())),
+            CallError::Rejected { reason: "broken".to_owned(), retry_after: None },
+            CallError::Cancelled,
+        ];
+        for end in ends {
+            let told = explained(end);
+            assert!(!told.help.is_empty() && !told.origin.is_empty(), "{told:?}");
+            assert_eq!(told.extension.as_deref(), Some("explorer"));
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! How the program ends: the documented exit codes, and the failure that carries one to the edge.
+//!
+//! Every command returns [`Failure`] and prints nothing about it: the chain is printed once, in
+//! [`Failure::print`]. This file must not know any command.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+/// The exit codes, as documented in `conductor --help`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Everything asked for was done.
+    Success = 0,
+    /// The run, the call or the check failed.
+    Failed = 1,
+    /// The command line, an input, a melody, a manifest or the configuration is wrong.
+    Usage = 2,
+    /// Something that the program needs is missing or unusable: a binary, cargo, the data folder.
+    Environment = 3,
+    /// Cancelled by Ctrl-C.
+    Interrupted = 130,
+    /// Cancelled by SIGTERM.
+    Terminated = 143,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command failed, with the exit code that says so to programs.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What is printed; `None` where everything was said already (a `--json` document, a table).
+    pub error: Option<anyhow::Error>,
+    /// What to do about it, in a clause.
+    pub help: Option<String>,
+}
+
+impl Failure {
+    /// A failure of the run itself.
+    pub fn failed(error: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::Failed, error: Some(error.into()), help: None }
+    }
+
+    /// Wrong input: the caller's fault.
+    pub fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::Usage, error: Some(error.into()), help: None }
+    }
+
+    /// Something outside is missing or unusable.
+    pub fn environment(error: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::Environment, error: Some(error.into()), help: None }
+    }
+
+    /// Ends with `exit`; all was said already.
+    #[must_use]
+    pub const fn silent(exit: Exit) -> Self {
+        Self { exit, error: None, help: None }
+    }
+
+    /// The same failure with a clause about what to do.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Writes the chain to stderr: `error: what: why: why`, then what to do.
+    pub fn print(&self) {
+        let Some(error) = &self.error else { return };
+        let mut text = format!("error: {}", chain(error.as_ref()));
+        if let Some(help) = &self.help {
+            let _ = write!(text, "\n  help: {help}");
+        }
+        // A closed stderr is no reason to fail differently.
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
+}
+
+/// The error and its sources in one line, without repeating a clause that the one before ends with.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let clause = source.to_string();
+        if !text.ends_with(&clause) {
+            let _ = write!(text, ": {clause}");
+        }
+        next = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clause_that_was_said_is_not_repeated() {
+        let inner = std::io::Error::other("no room");
+        let error = anyhow::Error::from(inner).context("cannot store `a`");
+        assert_eq!(chain(error.as_ref()), "cannot store `a`: no room");
+        let error = anyhow::anyhow!("no room").context("it failed: no room");
+        assert_eq!(chain(error.as_ref()), "it failed: no room");
+    }
+}

@@ -1,0 +1,45 @@
+//! Log records to stderr, through the screen that the progress display uses.
+//!
+//! Extensions' own lines have the target `extension`, with the extension's name, its instance and epoch, so
+//! that `--log warn,extension=debug` shows theirs and not the conductor's.
+
+use std::io;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::progress::Screen;
+
+/// Writes what `filter` lets through to `screen` from now on. Only the first call of a process counts.
+pub fn install(filter: &str, screen: Screen) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new(crate::config::LOG_DEFAULT));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(ScreenWriter(screen))
+        .without_time()
+        .finish();
+    // A second call finds the first one's subscriber, which is what is wanted.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+struct ScreenWriter(Screen);
+
+impl<'a> MakeWriter<'a> for ScreenWriter {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}
+
+impl io::Write for &ScreenWriter {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.write(text)?;
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

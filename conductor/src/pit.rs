@@ -1,0 +1,104 @@
+//! The Pit of one conductor: its five parts, made together and connected.
+//!
+//! What the parts know of each other they know through here. This file must not run steps.
+
+use std::path::Path;
+
+use arbitration::{Arbiter, ArbiterError};
+use artifact_store::{OpenError, Store, StoreOptions};
+use extension_host::Manifest;
+use pool_manager::{DeclareError, PoolManager};
+use stale_manager::StaleManager;
+
+use crate::config::Settings;
+use crate::melody::Plan;
+
+/// Folder of the artifact store in the data folder.
+const ARTIFACTS_FOLDER: &str = "artifacts";
+
+/// The resource that claims on cores name.
+pub const CPU: &str = "cpu";
+
+/// Claims, leases, artifacts and expiry of one conductor.
+#[derive(Debug)]
+pub struct Pit {
+    /// Claims on shared resources.
+    pub arbiter: Arbiter,
+    /// Leases of models, by the name `extension/model`, or `model` for the melody's own.
+    pub pools: PoolManager,
+    /// What runs store.
+    pub artifacts: Store,
+    /// What is stopped when nobody has used it for a while.
+    pub stale: StaleManager,
+}
+
+/// The Pit could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PitError {
+    /// A model is declared in a way that cannot be.
+    #[error("the model `{name}` cannot be declared")]
+    Model {
+        /// The model.
+        name: String,
+        /// Why.
+        #[source]
+        source: DeclareError,
+    },
+    /// The resources cannot be shared.
+    #[error("the resources cannot be shared")]
+    Resources(#[from] ArbiterError),
+}
+
+impl Pit {
+    /// The Pit for a run of `plan` with the extensions of `manifests`, its outputs going to `artifacts`.
+    ///
+    /// # Errors
+    ///
+    /// [`PitError`]: a model that is declared wrongly.
+    pub fn new<'m>(
+        settings: &Settings,
+        artifacts: Store,
+        plan: &Plan,
+        manifests: impl IntoIterator<Item = &'m Manifest>,
+    ) -> Result<Self, PitError> {
+        let pools = PoolManager::new();
+        let declare = |name: &str, capacity| match pools.declare(name, capacity) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(PitError::Model { name: name.to_owned(), source }),
+        };
+        for manifest in manifests {
+            for (name, model) in &manifest.models {
+                declare(&format!("{}/{name}", manifest.name), model.capacity)?;
+            }
+        }
+        for model in &plan.models {
+            declare(&model.name, model.capacity)?;
+        }
+        Ok(Self { arbiter: Arbiter::new(resources(settings))?, pools, artifacts, stale: StaleManager::new() })
+    }
+}
+
+/// What steps can claim, and how much of it there is.
+#[must_use]
+pub fn resources(settings: &Settings) -> Vec<(String, u64)> {
+    vec![(CPU.to_owned(), u64::from(settings.cores))]
+}
+
+/// The artifact store of a data folder.
+///
+/// # Errors
+///
+/// The folder cannot be made, or holds something else.
+pub fn open_store(data_dir: &Path) -> Result<Store, OpenError> {
+    let store = Store::open(&data_dir.join(ARTIFACTS_FOLDER), StoreOptions::default())?;
+    let found = store.open_report();
+    if found.swept > 0 || found.verified.is_some() || !found.quarantined.is_empty() {
+        tracing::warn!(
+            swept = found.swept,
+            verified = found.verified,
+            quarantined = found.quarantined.len(),
+            "the artifact store was not closed well, and was put in order"
+        );
+    }
+    Ok(store)
+}

@@ -1,0 +1,71 @@
+//! Ctrl-C and SIGTERM: the first asks for a clean end, the second ends the process at once.
+//!
+//! ```text
+//! Running --signal--> Cancelling(signal) --signal--> the process exits
+//! ```
+//!
+//! Signals are received on a thread of their own, so that the second one works even while the main thread
+//! computes. Nothing is left behind by an exit: every process of ours runs under a launcher that ends when
+//! the conductor does. This file must not know what is cancelled.
+
+use std::io;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::exit::Exit;
+
+/// What asked for the end, if anything did.
+#[derive(Clone, Debug)]
+pub struct Cancellation(watch::Receiver<Option<Exit>>);
+
+impl Cancellation {
+    /// Starts to listen for signals.
+    ///
+    /// # Errors
+    ///
+    /// The system gives no thread or no descriptors; the program cannot run then.
+    pub fn listen() -> io::Result<Self> {
+        let (sender, receiver) = watch::channel(None);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let (mut interrupts, mut terminations) = {
+            let _inside = runtime.enter();
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        };
+        let listen = async move {
+            loop {
+                let exit = tokio::select! {
+                    Some(()) = interrupts.recv() => Exit::Interrupted,
+                    Some(()) = terminations.recv() => Exit::Terminated,
+                    else => return,
+                };
+                let is_second = sender.borrow().is_some();
+                if is_second {
+                    std::process::exit(exit as i32);
+                }
+                sender.send_replace(Some(exit));
+            }
+        };
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(listen))?;
+        Ok(Self(receiver))
+    }
+
+    /// The exit code of the signal that came, if one did.
+    #[must_use]
+    pub fn requested(&self) -> Option<Exit> {
+        *self.0.borrow()
+    }
+
+    /// Waits for a signal.
+    ///
+    /// # Cancel safety
+    ///
+    /// A signal is never lost: it is a level, not an edge.
+    pub async fn wait(&mut self) -> Exit {
+        match self.0.wait_for(Option::is_some).await.map(|exit| *exit) {
+            Ok(Some(exit)) => exit,
+            // The listener only ends with the process.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! `call`, `melody check`, `extensions ...` and `artifacts ...`.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::{Place, repository};
+
+fn echo_only(place: &Place) {
+    place.run(["extensions", "build", "echo"]).with_code(0);
+}
+
+#[test]
+fn call_prints_the_answer_and_tells_a_fault() {
+    let place = Place::new();
+    let ended = place.run(["call", "echo.echo", r#"{"text": "hello \u00fc"}"#]).with_code(0);
+    assert_eq!(ended.document(), json!("hello \u{fc}"));
+    let told = place.run(["call", "echo.echo", r#"{"txt": 1}"#]).with_code(1).stderr;
+    assert!(
+        told.contains("error: the call of echo.echo failed") && told.contains("try again: never"),
+        "{told}"
+    );
+    let told = place.run(["call", "echo.nothing"]).with_code(1).stderr;
+    assert!(told.contains("nothing"), "{told}");
+    place.run(["call", "echo.echo", "{}", "--timeout", "soon"]).with_code(2);
+}
+
+#[test]
+fn extensions_are_listed_shown_and_described_only_after_a_build() {
+    let place = Place::new();
+    let state = |place: &Place| {
+        let list = place.run(["extensions", "list", "--json"]).with_code(0).document();
+        let list: Vec<Value> = serde_json::from_value(list).unwrap();
+        list.iter().find(|entry| entry["name"] == "echo").expect("echo is listed")["state"].clone()
+    };
+    assert_eq!(state(&place), "not built");
+    let told = place.run(["extensions", "show", "echo"]).with_code(0).stdout;
+    assert!(told.contains("conductor extensions build echo"), "{told}");
+    echo_only(&place);
+    assert_eq!(state(&place), "built");
+    let told = place.run(["extensions", "show", "echo"]).with_code(0).stdout;
+    assert!(told.contains("echo.echo("), "{told}");
+    let document = place.run(["extensions", "show", "echo", "--json"]).with_code(0).document();
+    let method = &document["interfaces"][0]["methods"][0];
+    assert_eq!(method["name"], "echo");
+    assert_eq!(method["arguments"]["type"], "object", "{method}");
+    let told = place.run(["extensions", "show", "ecco"]).with_code(2).stderr;
+    assert!(told.contains("did you mean `echo`?"), "{told}");
+}
+
+#[test]
+fn manifests_are_checked_with_their_places() {
+    let place = Place::new();
+    let told = place.run(["extensions", "check"]).with_code(0);
+    assert!(told.stdout.contains("no mistakes"), "{} {}", told.stdout, told.stderr);
+    let manifest =
+        "name = \"wrong\"\nversion = \"0.1.0\"\nteir = \"process\"\n[run]\ncommand = [\"wrong\"]\n";
+    place.write("mine/wrong/extension.toml", manifest);
+    let told = place.run(["extensions", "check", "mine"]).with_code(2).stderr;
+    assert!(told.contains("extension.toml:3:1") && told.contains("did you mean `tier`?"), "{told}");
+    let document = place.run(["extensions", "check", "mine", "--json"]).with_code(2).document();
+    assert_eq!(
+        (&document["findings"][0]["line"], &document["findings"][0]["column"]),
+        (&json!(3), &json!(1))
+    );
+    // A broken manifest spoils its own extension only.
+    place.run(["extensions", "list", "--extensions", "mine"]).with_code(0);
+    place.run(["extensions", "check", "nowhere"]).with_code(2);
+}
+
+#[test]
+fn a_build_that_fails_shows_what_the_compiler_says() {
+    let place = Place::new();
+    let manifest =
+        "name = \"bad\"\nversion = \"0.1.0\"\n[run]\ncommand = [\"bad\"]\n[build]\ncargo-package = \"bad\"\n";
+    place.write("mine/bad/extension.toml", manifest);
+    let package = "[package]\nname = \"bad\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[workspace]\n";
+    place.write("mine/bad/Cargo.toml", package);
+    place.write("mine/bad/src/main.rs", "fn main() { let x: u8 = \"text\"; }\n");
+    let told = place.run(["extensions", "build", "bad", "--extensions", "mine"]).with_code(1).stderr;
+    assert!(told.contains("mismatched types") && told.contains("the build of bad failed"), "{told}");
+    place.write("mine/bad/src/main.rs", "fn main() {}\n");
+    let told = place.run(["extensions", "build", "bad", "--extensions", "mine"]).with_code(1).stderr;
+    assert!(told.contains("does not describe itself"), "{told}");
+}
+
+#[test]
+fn a_build_is_remembered_and_not_asked_for_again() {
+    let place = Place::new();
+    let first = place.run(["call", "echo.echo", r#"{"text": "x"}"#]).with_code(0);
+    assert!(first.stderr.contains("building echo"), "{}", first.stderr);
+    let second = place.run(["call", "echo.echo", r#"{"text": "x"}"#]).with_code(0);
+    assert_eq!(second.stderr, "");
+}
+
+#[test]
+fn melodies_are_checked_without_running_anything() {
+    let place = Place::new();
+    place.write(
+        "good.toml",
+        "name = \"good\"\n[[steps]]\nid = \"a\"\ncall = \"echo.echo\"\nwith = { text = \"x\" }\n",
+    );
+    let told = place.run(["melody", "check", "good.toml"]).with_code(3).stderr;
+    assert!(told.contains("conductor extensions build echo"), "{told}");
+    echo_only(&place);
+    let told = place.run(["melody", "check", "good.toml"]).with_code(0).stdout;
+    assert!(told.contains("1 steps, no mistakes"), "{told}");
+    place.write(
+        "bad.toml",
+        "name = \"bad\"\n[[steps]]\nid = \"a\"\ncall = \"echo.ecco\"\nwith = { text = \"x\" }\n",
+    );
+    let told = place.run(["melody", "check", "bad.toml"]).with_code(2).stderr;
+    assert!(told.contains("bad.toml:4:"), "{told}");
+    let document = place.run(["melody", "check", "bad.toml", "--json"]).with_code(2).document();
+    assert_eq!(document["mistakes"][0]["line"], 4);
+}
+
+#[test]
+fn artifacts_are_listed_fetched_and_verified() {
+    let place = Place::new();
+    place.write(
+        "melody.toml",
+        "name = \"m\"\n[[steps]]\nid = \"a\"\ncall = \"echo.echo\"\nwith = { text = \"some text\" }\n\
+         output = { artifact = \"text.txt\" }\n",
+    );
+    let document = place.run(["run", "melody.toml", "--json"]).with_code(0).document();
+    let name = format!("{}/text.txt", document["run"].as_str().unwrap());
+    let digest = document["outputs"]["text.txt"]["digest"].as_str().unwrap().to_owned();
+
+    let list = place.run(["artifacts", "list", "--json"]).with_code(0).document();
+    assert_eq!(list, json!([{ "names": [name], "digest": digest, "bytes": 9 }]));
+    assert!(place.run(["artifacts", "list"]).with_code(0).stdout.contains(&name));
+    assert_eq!(place.run(["artifacts", "get", &name]).with_code(0).stdout, "some text");
+    place.run(["artifacts", "get", &digest, "-o", "copy.txt"]).with_code(0);
+    assert_eq!(fs::read_to_string(place.path("copy.txt")).unwrap(), "some text");
+    place.run(["artifacts", "get", &digest, "-o", "copy.txt"]).with_code(1);
+    let told = place.run(["artifacts", "get", "no/such"]).with_code(1).stderr;
+    assert!(told.contains("no artifact named `no/such`"), "{told}");
+    place.run(["artifacts", "verify"]).with_code(0);
+
+    let object = document["outputs"]["text.txt"]["path"].as_str().unwrap();
+    fs::remove_file(object).unwrap();
+    fs::write(object, "other text").unwrap();
+    let told = place.run(["artifacts", "verify"]).with_code(1).stdout;
+    assert!(told.contains("1 damaged or missing"), "{told}");
+    assert_eq!(place.run(["artifacts", "get", &name]).with_code(1).stdout, "");
+}
+
+#[test]
+fn the_extensions_beside_a_melody_are_found_without_a_flag() {
+    let place = Place::new();
+    let melody = repository().join("melodies/folder-report.toml");
+    place.write("tree/a", "a");
+    let mut command =
+        place.conductor(["run".as_ref(), melody.as_os_str(), "-i".as_ref(), "path=tree".as_ref()]);
+    let output = command.env_remove("SYMPHONY_EXTENSION_DIRS").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}

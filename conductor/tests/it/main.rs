@@ -1,0 +1,10 @@
+//! The conductor as people and programs meet it: the real binary, real extensions, real signals.
+
+mod commands;
+mod disk_full;
+mod failures;
+mod kills;
+mod main_job;
+mod signals;
+mod support;
+mod usage;

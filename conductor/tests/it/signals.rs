@@ -1,0 +1,90 @@
+//! Ctrl-C once, twice, and SIGTERM: a clean end, an immediate end, and nothing left behind either way.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use crate::support::{
+    Place, Process, all_gone, descendants, eventually, main_job_arguments, many_files, skip,
+};
+
+/// Starts the main job over a tree that keeps it busy for a while, and waits until both extensions work.
+fn busy(place: &Place) -> (crate::support::Running, Vec<Process>) {
+    let tree = place.path("tree");
+    fs::create_dir(&tree).expect("the folder is made");
+    many_files(&tree, 20_000);
+    let running = place.start(main_job_arguments(&tree, []));
+    running.descendant("operators");
+    let processes = descendants(running.pid());
+    assert!(processes.len() >= 2, "{processes:?}");
+    (running, processes)
+}
+
+#[test]
+fn one_interrupt_cancels_the_run_and_still_prints_the_document() {
+    let place = Place::new();
+    let (running, processes) = busy(&place);
+    running.signal(Signal::INT);
+    let ended = running.wait().with_code(130);
+    let document = ended.document();
+    assert_eq!(document["state"], "cancelled");
+    assert_eq!(document["error"]["origin"], "caller");
+    assert_eq!(document["steps"][0]["state"], "succeeded");
+    assert_eq!(document["steps"][1]["state"], "cancelled");
+    assert_eq!(document["outputs"], serde_json::json!({}));
+    // A clean end is over when the conductor is.
+    assert!(!processes.iter().any(Process::is_alive), "{processes:?}");
+}
+
+#[test]
+fn sigterm_does_the_same_with_its_own_exit_code() {
+    let place = Place::new();
+    let (running, processes) = busy(&place);
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait().with_code(143).document()["state"], "cancelled");
+    assert!(!processes.iter().any(Process::is_alive), "{processes:?}");
+}
+
+#[test]
+fn two_interrupts_end_at_once_and_leave_nothing() {
+    let place = Place::new();
+    // An extension that does not answer and refuses to end: the first interrupt alone takes seconds.
+    let told = place.path("told");
+    let mut command = place.conductor(["call", "hostile.hold", "{}", "--timeout", "100s", "--log", "info"]);
+    command.env("SYMPHONY_STOP_TIMEOUT", "20s").env("HOSTILE_MODE", "ignore-stop");
+    command.stdout(std::process::Stdio::null()).stderr(fs::File::create(&told).expect("the file is made"));
+    let mut child = command.spawn().expect("the conductor starts");
+    let pid = child.id();
+    let told = || fs::read_to_string(&told).expect("what it says is kept");
+    eventually("the hostile extension", || told().contains("is ready"));
+    let processes = descendants(pid);
+    let own = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(own, Signal::INT).unwrap();
+    // The second one may come while the first is still on its way, and then counts as the first.
+    let mut code = None;
+    eventually("the end of the conductor", || {
+        code = child.try_wait().unwrap();
+        if code.is_none() {
+            let _ = rustix::process::kill_process(own, Signal::INT);
+        }
+        code.is_some()
+    });
+    assert_eq!(code.and_then(|status| status.code()), Some(130));
+    // What a clean end says at last.
+    assert!(!told().lines().any(|line| line == "cancelled"), "{}", told());
+    all_gone(&processes);
+}
+
+#[test]
+fn an_interrupt_while_building_ends_cargo_too() {
+    let place = Place::new();
+    let Some(package) = crate::kills::slow_package(&place) else {
+        return skip("an_interrupt_while_building_ends_cargo_too", "there is no cargo");
+    };
+    let running = place.start(["call", "slow.method", "--extensions", package.to_str().unwrap()]);
+    running.descendant("build-script-bu");
+    let processes = descendants(running.pid());
+    running.signal(Signal::INT);
+    running.wait().with_code(130);
+    all_gone(&processes);
+}

@@ -1,0 +1,299 @@
+//! What the tests share: a place of their own, the conductor with its surroundings under control, trees with
+//! strange names, processes and their descendants.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Everything is over long before; a test that waits so long has failed.
+pub(crate) const BOUND: Duration = Duration::from_secs(300);
+
+/// A folder of a test's own, with a data folder and a tree.
+pub(crate) struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is made");
+        fs::write(&path, text).expect("the file is written");
+        path
+    }
+
+    /// The conductor, with this place's data folder and the project's extensions, built without
+    /// optimisation in the target folder of this test.
+    pub(crate) fn conductor<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_conductor"));
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env("SYMPHONY_DATA_DIR", self.path("data"))
+            .env("SYMPHONY_EXTENSION_DIRS", repository().join("extensions"))
+            .env("SYMPHONY_BUILD_PROFILE", "dev")
+            .env("CARGO_TARGET_DIR", target_folder())
+            .env_remove("SYMPHONY_LOG")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the conductor to its end.
+    pub(crate) fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ended {
+        Ended::of(self.conductor(arguments).output().expect("the conductor runs"))
+    }
+
+    /// Starts the conductor with its output kept.
+    pub(crate) fn start<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Running {
+        let mut command = self.conductor(arguments);
+        let child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the conductor starts");
+        Running { child: Some(child) }
+    }
+
+    /// `run` of the main job over `tree`, as one document.
+    pub(crate) fn main_job<'a>(&self, tree: &Path, more: impl IntoIterator<Item = &'a str>) -> Ended {
+        self.run(main_job_arguments(tree, more))
+    }
+}
+
+pub(crate) fn main_job_arguments<'a>(tree: &Path, more: impl IntoIterator<Item = &'a str>) -> Vec<OsString> {
+    let mut path = OsString::from("path=");
+    path.push(tree);
+    let melody = repository().join("melodies/folder-report.toml").into_os_string();
+    let fixed = ["run".into(), melody, "--json".into(), "-i".into(), path];
+    fixed.into_iter().chain(more.into_iter().map(OsString::from)).collect()
+}
+
+pub(crate) fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_path_buf()
+}
+
+/// The folder that this test's own binary was built in.
+pub(crate) fn target_folder() -> PathBuf {
+    let binary = Path::new(env!("CARGO_BIN_EXE_conductor"));
+    binary.ancestors().nth(2).expect("target/debug/conductor").to_path_buf()
+}
+
+/// How the conductor ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    pub(crate) fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).expect("stdout is UTF-8"),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Fails the test unless it ended with this code.
+    #[track_caller]
+    pub(crate) fn with_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    /// The one document on stdout.
+    #[track_caller]
+    pub(crate) fn document(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error} in stdout: {}\nstderr: {}", self.stdout, self.stderr))
+    }
+
+    /// The bytes of an output that the document names.
+    #[track_caller]
+    pub(crate) fn output(&self, name: &str) -> Vec<u8> {
+        let document = self.document();
+        let path = document["outputs"][name]["path"].as_str().unwrap_or_else(|| panic!("{document}"));
+        fs::read(path).expect("the object is there")
+    }
+
+    /// `rows.json` by path.
+    #[track_caller]
+    pub(crate) fn rows(&self) -> BTreeMap<String, Value> {
+        let rows: Vec<Value> = serde_json::from_slice(&self.output("rows.json")).expect("a list of rows");
+        let count = rows.len();
+        let by_path = rows.into_iter().map(|row| (row["path"].as_str().expect("a path").to_owned(), row));
+        let by_path: BTreeMap<_, _> = by_path.collect();
+        assert_eq!(by_path.len(), count, "every path once");
+        by_path
+    }
+}
+
+/// A conductor that runs; killed with the test.
+pub(crate) struct Running {
+    child: Option<Child>,
+}
+
+impl Running {
+    fn child(&self) -> &Child {
+        self.child.as_ref().expect("it was not waited for")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child().id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(self.child());
+        rustix::process::kill_process(pid, signal).expect("it is there to be signalled");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(mut self) -> Ended {
+        let child = self.child.take().expect("it is waited for once");
+        Ended::of(child.wait_with_output().expect("it can be waited for"))
+    }
+
+    /// Waits until a descendant runs the program `name`, and gives its process.
+    #[track_caller]
+    pub(crate) fn descendant(&self, name: &str) -> Process {
+        let mut found = None;
+        eventually(&format!("a process {name}"), || {
+            found = descendants(self.pid()).into_iter().find(|process| process.name == name);
+            found.is_some()
+        });
+        found.expect("it was found")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // It may have ended; then there is nothing to kill.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Waits for a level, with a bound.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < BOUND, "{what} did not come about");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A process, known by its pid and its start: pids are given again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) started: u64,
+    pub(crate) name: String,
+    parent: u32,
+}
+
+impl Process {
+    fn read(pid: u32) -> Option<Self> {
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let stat = String::from_utf8_lossy(&stat).into_owned();
+        let (head, rest) = stat.rsplit_once(") ")?;
+        let name = head.split_once('(')?.1.to_owned();
+        let fields: Vec<&str> = rest.split(' ').collect();
+        // A zombie has ended: it only waits for its parent to take note.
+        if fields[0] == "Z" {
+            return None;
+        }
+        Some(Self { pid, started: fields[19].parse().ok()?, name, parent: fields[1].parse().ok()? })
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        Self::read(self.pid).is_some_and(|now| now.started == self.started)
+    }
+
+    pub(crate) fn kill(&self) {
+        let pid = Pid::from_raw(i32::try_from(self.pid).expect("a pid")).expect("a pid");
+        // Only this very process, which the test has started.
+        if self.is_alive() {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// All descendants of a process.
+pub(crate) fn descendants(pid: u32) -> Vec<Process> {
+    let pids = fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let all: Vec<Process> = pids.filter_map(Process::read).collect();
+    let mut found: Vec<Process> = Vec::new();
+    let mut parents = vec![pid];
+    while let Some(parent) = parents.pop() {
+        for process in all.iter().filter(|process| process.parent == parent) {
+            parents.push(process.pid);
+            found.push(process.clone());
+        }
+    }
+    found
+}
+
+/// Waits until none of these processes is left.
+#[track_caller]
+pub(crate) fn all_gone(processes: &[Process]) {
+    eventually("the end of all processes", || !processes.iter().any(Process::is_alive));
+}
+
+/// Makes a tree with the names that real trees have; gives how many files it has, hidden ones included.
+pub(crate) fn strange_tree(root: &Path) -> usize {
+    let file = |name: &[u8], text: &str| {
+        let path = root.join(OsString::from_vec(name.to_vec()));
+        fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is made");
+        fs::write(path, text).expect("the file is written");
+    };
+    file(b"plain.rs", "fn main() {}\n");
+    file(b"two words.txt", "one two\nthree\n");
+    file(b"new\nline.md", "# title\n");
+    file(b"not-utf8-\xff\xfe.bin", "\u{0}\u{1}");
+    file("\u{fc}mlaut \u{1f3b5}.toml".as_bytes(), "a = 1\n");
+    file(b"quote\"s and \\back\\slashes", "x");
+    file(b"deep/er/still/file.py", "print(1)\n");
+    file(b"empty", "");
+    file(b".hidden", "secret\n");
+    file(b"ignored.log", "log\n");
+    fs::write(root.join(".gitignore"), "*.log\n").expect("the file is written");
+    fs::create_dir_all(root.join("empty folder")).expect("the folder is made");
+    std::os::unix::fs::symlink(root, root.join("deep/loop")).expect("the link is made");
+    std::os::unix::fs::symlink("nowhere", root.join("broken link")).expect("the link is made");
+    11
+}
+
+/// Makes `count` small files in folders of a thousand.
+pub(crate) fn many_files(root: &Path, count: usize) {
+    for index in 0..count {
+        let folder = root.join(format!("d{}", index / 1000));
+        if index % 1000 == 0 {
+            fs::create_dir_all(&folder).expect("the folder is made");
+        }
+        fs::write(folder.join(format!("f{index}.txt")), format!("file {index}\n"))
+            .expect("the file is written");
+    }
+}
+
+/// Says that a test needs what this machine lacks. Counted by whoever reads the output.
+#[expect(clippy::print_stderr, reason = "that is where a test's words go")]
+pub(crate) fn skip(test: &str, why: &str) {
+    eprintln!("SKIPPED {test}: {why}");
+}

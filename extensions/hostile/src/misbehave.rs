@@ -1,0 +1,124 @@
+//! What each mode does when `misbehave` is called.
+//!
+//! | mode                | what it does                                                                    |
+//! |---------------------|---------------------------------------------------------------------------------|
+//! | `half-frame`        | sends half of an answer's frame and exits with code 0                           |
+//! | `exit-inside-reply` | sends an answer's header and half of its body and exits with code 7             |
+//! | `oversize-frame`    | announces a body of 4 GiB                                                       |
+//! | `garbage`           | sends bytes that are no frame                                                   |
+//! | `unasked-reply`     | answers a call that was never made                                              |
+//! | `reply-twice`       | answers twice                                                                   |
+//! | `stale-epoch`       | answers wrongly with another epoch, then rightly                                |
+//! | `flood`             | fills stdout, stderr and the channel with logs from then on, and answers        |
+//! | `stall`             | never answers this call                                                         |
+//! | `deaf`              | stops reading                                                                   |
+//! | `close-channel`     | closes the channel and lives on                                                 |
+//! | `crash-abort`, `crash-segv`, `crash-panic`, `crash-exit`, `crash-clean` | ends: by SIGABRT, SIGSEGV, a panic, code 9, code 0 |
+//! | `runaways`          | leaves processes behind that got away from their session and parent, answers with their pids |
+//! | `ignore-stop`       | answers; it ignores SIGTERM, goodbye and the channel's end                      |
+#![expect(clippy::print_stderr, clippy::print_stdout, reason = "stderr is its log")]
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio, exit};
+
+use crate::serve::{Call, answer, record, reply_bytes};
+use crate::system;
+use crate::wire::{HEADER_BYTES, Hello, Writer, frame, kind, send};
+
+pub(crate) fn misbehave(mode: &str, channel: &UnixStream, hello: &Hello, call: &Call) -> io::Result<()> {
+    let epoch = hello.epoch;
+    match mode {
+        "half-frame" => {
+            send(channel, &reply_bytes(epoch, call)[..HEADER_BYTES / 2])?;
+            exit(0);
+        }
+        "exit-inside-reply" => {
+            let bytes = reply_bytes(epoch, call);
+            send(channel, &bytes[..HEADER_BYTES + call.arguments.len() / 2])?;
+            exit(7);
+        }
+        "oversize-frame" => {
+            let mut bytes = reply_bytes(epoch, call);
+            bytes[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+            send(channel, &bytes)
+        }
+        "garbage" => send(channel, &[0xa5; 4096]),
+        "unasked-reply" => send(channel, &frame(kind::REPLY, epoch, call.id + 1_000_000, &call.arguments)),
+        "reply-twice" => {
+            answer(channel, epoch, call)?;
+            answer(channel, epoch, call)
+        }
+        "stale-epoch" => {
+            let wrong = Writer::default().text("from another time").0;
+            send(channel, &frame(kind::REPLY, epoch.wrapping_sub(1), call.id, &wrong))?;
+            answer(channel, epoch, call)
+        }
+        "flood" => {
+            flood(channel, epoch)?;
+            answer(channel, epoch, call)
+        }
+        "stall" => Ok(()),
+        "deaf" => system::sleep_for_ever(),
+        "close-channel" => {
+            channel.shutdown(std::net::Shutdown::Both)?;
+            system::sleep_for_ever()
+        }
+        "crash-abort" => std::process::abort(),
+        "crash-segv" => system::segmentation_fault(),
+        "crash-panic" => panic!("panicking, as told"),
+        "crash-exit" => {
+            eprintln!("hostile: exiting with code 9, as told");
+            exit(9);
+        }
+        "crash-clean" => exit(0),
+        "runaways" => runaways(channel, epoch, call),
+        _ => answer(channel, epoch, call),
+    }
+}
+
+fn flood(channel: &UnixStream, epoch: u32) -> io::Result<()> {
+    let channel = channel.try_clone()?;
+    let bytes = frame(kind::LOG, epoch, 0, &record(&"flood ".repeat(20)));
+    std::thread::spawn(move || while send(&channel, &bytes).is_ok() {});
+    let line = format!("{}\n", "flood ".repeat(20));
+    let again = line.clone();
+    std::thread::spawn(move || while io::stdout().write_all(line.as_bytes()).is_ok() {});
+    std::thread::spawn(move || while io::stderr().write_all(again.as_bytes()).is_ok() {});
+    Ok(())
+}
+
+/// Starts two processes in sessions of their own whose parents are gone, and answers with their pids as a
+/// list.
+fn runaways(channel: &UnixStream, epoch: u32, call: &Call) -> io::Result<()> {
+    let mut pids = Writer::default().list(2);
+    for _ in 0..2 {
+        let mut parent = Command::new(std::env::current_exe()?)
+            .arg("linger-orphaned")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        if let Some(stdout) = parent.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        parent.wait()?;
+        pids = pids.number(line.trim().parse().unwrap_or(0));
+    }
+    send(channel, &frame(kind::REPLY, epoch, call.id, &pids.0))
+}
+
+/// Starts a [`linger`] and leaves it an orphan.
+pub(crate) fn linger_orphaned() {
+    let exe = std::env::current_exe().unwrap_or_else(|_| exit(2));
+    let started = Command::new(exe).arg("linger").stdin(Stdio::null()).stderr(Stdio::null()).spawn();
+    exit(if started.is_ok() { 0 } else { 2 });
+}
+
+/// A session of its own, deaf to SIGTERM, says its pid and stays.
+pub(crate) fn linger() -> ! {
+    system::new_session();
+    system::ignore_terminate();
+    println!("{}", std::process::id());
+    system::sleep_for_ever()
+}

@@ -1,0 +1,38 @@
+//! The few calls of the system that the standard library has no name for.
+#![expect(unsafe_code, reason = "C functions, and no other crate to call them")]
+
+use std::time::Duration;
+
+unsafe extern "C" {
+    safe fn setsid() -> i32;
+    safe fn raise(signal: i32) -> i32;
+    fn signal(signal: i32, handler: usize) -> usize;
+}
+
+const SIGSEGV: i32 = 11;
+const SIGTERM: i32 = 15;
+const SIG_IGN: usize = 1;
+
+pub(crate) fn sleep_for_ever() -> ! {
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+pub(crate) fn new_session() {
+    setsid();
+}
+
+pub(crate) fn ignore_terminate() {
+    // SAFETY: SIG_IGN is a valid disposition for SIGTERM, and no handler is installed.
+    unsafe { signal(SIGTERM, SIG_IGN) };
+}
+
+/// Ends as by a wild pointer.
+pub(crate) fn segmentation_fault() -> ! {
+    // Rust's handler takes the first for a stack overflow that it does not recognise, restores the default and
+    // returns; the second ends the process.
+    raise(SIGSEGV);
+    raise(SIGSEGV);
+    sleep_for_ever()
+}

@@ -1,0 +1,405 @@
+//! One incarnation: from the decision to start a process to the report of its end.
+//!
+//! ```text
+//! gate -> spawn -> handshake -> ready: publish the endpoint, wait for an end
+//!   \        \         \                  | process ended, channel closed, violation, idle, order, host stops
+//!    \        \         \                 v
+//!     +--------+---------+--> take the endpoint away -> let what was received be delivered -> classify
+//!                             -> fail what is left with that cause -> report
+//! ```
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipc_protocol::control::LogRecord;
+use ipc_protocol::handshake::Hello;
+use ipc_transport::Cause;
+use ipc_transport::connection::{CloseReason, ConnectError, ConnectOptions, Connection, PeerEvents, connect};
+use tokio::sync::{Notify, SemaphorePermit, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use super::ladder::{Deadlines, host_closes, stop};
+use super::{Endpoint, Extension, Order, Phase};
+use crate::events::{EventKind, InstanceId};
+use crate::exit::{During, ExitClass, ExitReport, HostAct, ProcessEnd, classify};
+use crate::logs::{InstanceLog, LogOrigin};
+use crate::random::Random;
+use crate::snapshot::{InstanceState, PastEnd, StartTimes};
+use crate::supervised::{Program, SpawnError, Supervised, spawn};
+
+/// LIMIT: how long a process may live on after it closed its channel. Shorter than what calls wait for the
+/// cause of their end.
+const OUTLIVES_CHANNEL_MAX: Duration = Duration::from_millis(500);
+
+/// LIMIT: how long a start keeps its place in the gate. One that takes longer waits rather than works, and must
+/// not hold up the starts of others.
+const GATE_HELD_MAX: Duration = Duration::from_millis(200);
+
+/// LIMIT: how long what a dead process had sent may take to be read.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
+
+/// Starts one process and stays with it to its end.
+pub(super) struct Incarnation<'a> {
+    pub(super) extension: &'a Arc<Extension>,
+    pub(super) epoch: u32,
+    pub(super) orders: &'a mut mpsc::Receiver<Order>,
+    pub(super) closing: &'a mut watch::Receiver<Option<Deadlines>>,
+}
+
+/// How an incarnation ended.
+pub(super) struct Ended {
+    pub(super) report: Arc<ExitReport>,
+    /// Whether it ended because it was asked to.
+    pub(super) on_request: bool,
+}
+
+struct Running {
+    process: Supervised,
+    log: Arc<InstanceLog>,
+    pumps: Vec<JoinHandle<()>>,
+}
+
+/// Why an incarnation is over, before its process is.
+enum Reason {
+    ProcessEnded(ProcessEnd),
+    /// End it by force: it does not deserve, or cannot take, a ladder.
+    Kill(HostAct),
+    Stop {
+        why: String,
+        deadlines: Deadlines,
+    },
+    HostCloses,
+}
+
+struct Events {
+    log: Arc<InstanceLog>,
+}
+
+impl PeerEvents for Events {
+    fn log(&self, record: LogRecord) {
+        self.log.record(&record);
+    }
+}
+
+impl Incarnation<'_> {
+    pub(super) async fn live(mut self) -> Ended {
+        let extension = Arc::clone(self.extension);
+        self.phase(InstanceState::Starting);
+        extension.tell(self.epoch, EventKind::Created);
+        let began = Instant::now();
+        let gate = tokio::select! {
+            // Closed never: the gate lives as long as the host.
+            gate = extension.host.gate.acquire() => gate.ok(),
+            () = host_closes(self.closing) => {
+                return self.over(None, ProcessEnd::Exited(0), Some(HostAct::Shutdown), During::Start, Duration::ZERO).await;
+            }
+        };
+        let queued = began.elapsed();
+        let (mut running, socket) = match self.spawn() {
+            Ok(started) => started,
+            Err(class) => return self.never_ran(class),
+        };
+        let spawned = began.elapsed() - queued;
+        let connection = match self.greet(&mut running, socket, gate).await {
+            Ok(connection) => connection,
+            Err((end, act)) => {
+                return self.over(Some(running), end, act, During::Start, Duration::ZERO).await;
+            }
+        };
+        let handshake = began.elapsed() - queued - spawned;
+        let ready_at = Instant::now();
+        let expired = Arc::new(Notify::new());
+        let endpoint =
+            self.publish_ready(&running, &connection, &expired, StartTimes { queued, spawned, handshake });
+
+        let (reason, answer) = self.serve(&mut running, &endpoint, &expired).await;
+        // Routes wait from here on, for the next incarnation.
+        extension.endpoint.store(None);
+        self.phase(InstanceState::Stopping);
+        let (end, act) = self.end(&mut running, &connection, reason).await;
+        // What it sent before its end is delivered; then how it ended is told to the calls that are left.
+        let act = match (act, timeout(LAST_WORDS_MAX, connection.closed()).await) {
+            // The channel was closed for it, and it ended of that before it was ended.
+            (None, Ok(CloseReason::Violation(what))) => Some(HostAct::Violation { what }),
+            (act, _) => act,
+        };
+        let during = match connection.in_flight() {
+            0 => During::Idle,
+            calls => During::Calls(calls),
+        };
+        let calls = connection.statistics().calls;
+        extension.memory.lock().past_calls += calls;
+        let ended = self.over(Some(running), end, act, during, ready_at.elapsed()).await;
+        connection.fail_all(cause_of(&ended.report));
+        if let Some(done) = answer {
+            let _ = done.send(());
+        }
+        ended
+    }
+
+    fn phase(&self, state: InstanceState) {
+        self.extension.publish(Phase { state, epoch: self.epoch, broken: None });
+    }
+
+    fn spawn(&self) -> Result<(Running, UnixStream), ExitClass> {
+        let (own_end, channel) = UnixStream::pair().map_err(|error| ExitClass::LauncherFailed {
+            message: format!("its channel cannot be made: {error}"),
+            permanent: false,
+        })?;
+        let manifest = &self.extension.manifest;
+        let mut environment: Vec<(OsString, OsString)> = Vec::new();
+        for name in &manifest.permissions.environment {
+            environment.extend(std::env::var_os(name).map(|value| (name.into(), value)));
+        }
+        environment.extend(manifest.run.environment.iter().map(|(name, value)| (name.into(), value.into())));
+        let program = Program {
+            environment,
+            nice: manifest.run.nice,
+            open_files_max: manifest.limits.open_files_max,
+            channel: Some(OwnedFd::from(channel)),
+            ..Program::new(&self.extension.program).with_arguments(manifest.run.command.iter().skip(1))
+        };
+        let mut process = spawn(&self.extension.host.launcher, program).map_err(failed_spawn)?;
+        let log = Arc::new(InstanceLog::new(
+            Arc::clone(&self.extension.host.log),
+            Arc::clone(&self.extension.name),
+            InstanceId::new(0, self.epoch),
+            Arc::clone(&self.extension.dropped),
+        ));
+        let pumped = [(process.take_stdout(), LogOrigin::Stdout), (process.take_stderr(), LogOrigin::Stderr)];
+        let pump = |(pipe, origin): (Option<_>, _)| {
+            let (log, pipe) = (Arc::clone(&log), pipe?);
+            Some(tokio::spawn(async move { log.pump(pipe, origin).await }))
+        };
+        let pumps = pumped.into_iter().filter_map(pump).collect();
+        let mut memory = self.extension.memory.lock();
+        memory.starts += 1;
+        memory.launcher_pid = Some(process.launcher_pid());
+        drop(memory);
+        Ok((Running { process, log, pumps }, own_end))
+    }
+
+    /// The handshake; on failure, how the process ended and what the host did.
+    async fn greet(
+        &mut self,
+        running: &mut Running,
+        socket: UnixStream,
+        gate: Option<SemaphorePermit<'_>>,
+    ) -> Result<Connection, (ProcessEnd, Option<HostAct>)> {
+        let manifest = &self.extension.manifest;
+        let mut hello = Hello::new(manifest.name.as_str(), self.epoch, Random::from_system().next());
+        hello.config.clone_from(&manifest.config);
+        let mut options = ConnectOptions::new(hello);
+        options.welcome_timeout = self.extension.host.welcome_timeout;
+        options.ready_timeout = self.extension.host.ready_timeout;
+        options.in_flight_max = manifest.limits.in_flight_max.unwrap_or(options.in_flight_max);
+        let events = Arc::new(Events { log: Arc::clone(&running.log) });
+        let connecting = async {
+            let mut connecting = pin!(connect(socket, options, events));
+            let connected = timeout(GATE_HELD_MAX, &mut connecting).await;
+            drop(gate);
+            match connected {
+                Ok(connected) => connected,
+                Err(_) => connecting.await,
+            }
+        };
+        let act = tokio::select! {
+            connected = connecting => match connected {
+                Ok(connection) => return Ok(connection),
+                Err(error) => match failed_start(&error) {
+                    // It is ending: how it ends says more than that the channel closed.
+                    None => match timeout(OUTLIVES_CHANNEL_MAX, running.process.wait()).await {
+                        Ok(end) => return Err((end, None)),
+                        Err(_) => HostAct::Violation { what: error.to_string() },
+                    },
+                    Some(act) => act,
+                },
+            },
+            () = host_closes(self.closing) => HostAct::Shutdown,
+        };
+        Err((running.process.end(Duration::ZERO).await, Some(act)))
+    }
+
+    fn publish_ready(
+        &self,
+        running: &Running,
+        connection: &Connection,
+        expired: &Arc<Notify>,
+        times: StartTimes,
+    ) -> Arc<Endpoint> {
+        let extension = self.extension;
+        let endpoint = Arc::new(Endpoint {
+            connection: connection.clone(),
+            epoch: self.epoch,
+            expiry: Default::default(),
+        });
+        self.watch_idleness(&endpoint, expired);
+        let mut memory = extension.memory.lock();
+        memory.methods.clone_from(&connection.welcome().methods);
+        memory.last_start = Some(times);
+        memory.pid = running.process.program_pid();
+        drop(memory);
+        extension.endpoint.store(Some(Arc::clone(&endpoint)));
+        self.phase(InstanceState::Ready);
+        let start_time = times.queued + times.spawned + times.handshake;
+        extension.tell(self.epoch, EventKind::Ready { start_time });
+        endpoint
+    }
+
+    fn watch_idleness(&self, endpoint: &Endpoint, expired: &Arc<Notify>) {
+        let Some(ttl) = self.extension.manifest.activation.idle_timeout else { return };
+        let expired = Arc::clone(expired);
+        let name = format!("extension {} {}", self.extension.name, InstanceId::new(0, self.epoch));
+        let handle = self.extension.host.expiry.register(&name, ttl, Box::new(move || expired.notify_one()));
+        endpoint.expiry.store(Some(Arc::new(handle)));
+    }
+
+    /// Waits for whatever ends this incarnation; also who is to be told when it has ended.
+    async fn serve(
+        &mut self,
+        running: &mut Running,
+        endpoint: &Arc<Endpoint>,
+        expired: &Arc<Notify>,
+    ) -> (Reason, Option<oneshot::Sender<()>>) {
+        let times = self.extension.host.stop_times;
+        let stopping = |why: &str| {
+            let deadlines = Deadlines::of_times(Instant::now(), times);
+            Reason::Stop { why: why.to_owned(), deadlines }
+        };
+        loop {
+            tokio::select! {
+                biased;
+                end = running.process.wait() => return (Reason::ProcessEnded(end), None),
+                reason = endpoint.connection.closed() => {
+                    return (channel_closed(running, reason).await, None);
+                }
+                () = host_closes(self.closing) => return (Reason::HostCloses, None),
+                order = self.orders.recv() => match order {
+                    Some(Order::Stop { why, done }) => return (stopping(&why), Some(done)),
+                    Some(Order::Reset { done }) => drop(done.send(())),
+                    None => return (Reason::HostCloses, None),
+                },
+                () = expired.notified() => {
+                    // A long call is use, though nobody touches anything meanwhile.
+                    if endpoint.connection.in_flight() == 0 {
+                        return (stopping("idle"), None);
+                    }
+                    self.watch_idleness(endpoint, expired);
+                }
+            }
+        }
+    }
+
+    async fn end(
+        &mut self,
+        running: &mut Running,
+        connection: &Connection,
+        reason: Reason,
+    ) -> (ProcessEnd, Option<HostAct>) {
+        let process = &mut running.process;
+        match reason {
+            Reason::ProcessEnded(end) => (end, None),
+            Reason::Kill(act) => (process.end(Duration::ZERO).await, Some(act)),
+            Reason::Stop { why, deadlines } => {
+                let stopped = stop(process, connection, &why, deadlines, self.closing).await;
+                (stopped.end, Some(HostAct::Stop { why, forced: stopped.forced }))
+            }
+            Reason::HostCloses => {
+                let now = Instant::now();
+                let deadlines =
+                    self.closing.borrow().unwrap_or_else(|| Deadlines::of_budget(now, Duration::ZERO));
+                let stopped = stop(process, connection, "the host stops", deadlines, self.closing).await;
+                (stopped.end, Some(HostAct::Shutdown))
+            }
+        }
+    }
+
+    /// Everything after the process's end: its last words, its class, the report.
+    async fn over(
+        &self,
+        running: Option<Running>,
+        end: ProcessEnd,
+        act: Option<HostAct>,
+        during: During,
+        ready_for: Duration,
+    ) -> Ended {
+        let mut stderr_tail = String::new();
+        if let Some(mut running) = running {
+            for pump in &mut running.pumps {
+                // Nobody is left to write, so that the pumps end; a flood may not take for ever to be read.
+                if timeout(LAST_WORDS_MAX, &mut *pump).await.is_err() {
+                    pump.abort();
+                }
+            }
+            stderr_tail = running.log.stderr_tail();
+        }
+        let on_request = matches!(act, Some(HostAct::Stop { .. } | HostAct::Shutdown));
+        let class = classify(end, act, during, &stderr_tail);
+        self.report(ExitReport { class, end, ready_for, stderr_tail }, on_request)
+    }
+
+    fn never_ran(&self, class: ExitClass) -> Ended {
+        let (ready_for, stderr_tail) = (Duration::ZERO, String::new());
+        self.report(ExitReport { class, end: ProcessEnd::Unknown, ready_for, stderr_tail }, false)
+    }
+
+    fn report(&self, report: ExitReport, on_request: bool) -> Ended {
+        let report = Arc::new(report);
+        let (instance, at) = (InstanceId::new(0, self.epoch), self.extension.host.since_began());
+        self.extension.remember_end(PastEnd { instance, at, report: Arc::clone(&report) });
+        self.extension.tell(self.epoch, EventKind::Died { report: Arc::clone(&report) });
+        Ended { report, on_request }
+    }
+}
+
+async fn channel_closed(running: &mut Running, reason: CloseReason) -> Reason {
+    match reason {
+        CloseReason::Violation(what) => Reason::Kill(HostAct::Violation { what }),
+        CloseReason::Eof => match timeout(OUTLIVES_CHANNEL_MAX, running.process.wait()).await {
+            Ok(end) => Reason::ProcessEnded(end),
+            Err(_) => Reason::Kill(HostAct::Killed { why: "it closed its channel and lived on".into() }),
+        },
+        CloseReason::ClosedHere(why) => Reason::Kill(HostAct::Killed { why }),
+    }
+}
+
+fn failed_spawn(error: SpawnError) -> ExitClass {
+    let (source, permanent) = match &error {
+        SpawnError::Launcher { source, .. } => {
+            (source, matches!(source.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied))
+        }
+        SpawnError::Watch(source) => (source, false),
+    };
+    ExitClass::LauncherFailed { message: format!("{error}: {source}"), permanent }
+}
+
+/// What a failed handshake makes the host do; `None`: the channel closed, and the process is most likely
+/// ending.
+fn failed_start(error: &ConnectError) -> Option<HostAct> {
+    let said = |what: &str| Some(HostAct::StartRefused { what: what.to_owned() });
+    match error {
+        ConnectError::Ended { .. } | ConnectError::Io { .. } => None,
+        ConnectError::Silent { .. } => Some(HostAct::StartTimeout { what: error.to_string() }),
+        ConnectError::Start(fault) => said(&fault.message),
+        ConnectError::Refused { reason, .. } => said(reason),
+        ConnectError::NotProtocol { violation, .. } => {
+            Some(HostAct::Violation { what: format!("{error}: {violation}") })
+        }
+        _ => Some(HostAct::Violation { what: error.to_string() }),
+    }
+}
+
+fn cause_of(report: &ExitReport) -> Cause {
+    match &report.class {
+        ExitClass::ProtocolViolation { what } => Cause::ProtocolViolation(what.clone()),
+        ExitClass::HostShutdown => Cause::Closed("the host stops".to_owned()),
+        ExitClass::Clean => Cause::Closed(report.to_string()),
+        _ => Cause::Died(report.to_string()),
+    }
+}

@@ -1,0 +1,62 @@
+//! Who lives: starts extensions, watches over them, routes calls to them, stops them.
+//!
+//! A plugin host that can be used without the conductor. It must not know what is called or why: no workflows,
+//! no artifacts, no policies of the Pit. What expires, and where logs go, it declares as traits.
+//!
+//! ```text
+//! caller -> Route -> Endpoint (connection of the present incarnation) -> socket -> extension
+//!             |            ^ published by
+//!             |        supervisor: one task for each extension, the only one that changes its state
+//!             |            | starts, watches, ends
+//!             |            v
+//!             |        Supervised: launcher -> program
+//!             \-- nothing there: asks for a start, waits; failed: makes the call again, if that is safe
+//! ```
+//!
+//! ```no_run
+//! use std::path::{Path, PathBuf};
+//! use std::time::Duration;
+//! use extension_host::{Host, HostOptions, LauncherProgram, Manifest};
+//! use ipc_transport::{Caller, Encoded, Payload, Request};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let host = Host::new(HostOptions::new(LauncherProgram::Path("/usr/lib/symphony/extension-launcher".into())))?;
+//! host.register(Manifest::load(Path::new("echo/extension.toml"))?, PathBuf::from("echo/echo"))?;
+//! let echo = host.extension("echo")?;
+//! let arguments = Payload::Encoded(Encoded::from_value(&"hello")?);
+//! let answer = echo.call(Request::new("echo", arguments, Duration::from_secs(1))).await?;
+//! assert_eq!(answer.decode::<String>()?, "hello");
+//! host.shutdown(Duration::from_secs(5)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Reading order: [`diagnostic`] and [`manifest`] (what an extension is), [`supervised`] and [`exit`] (a
+//! process and its end), [`restart`] (what follows from it), [`logs`], [`events`], [`expiry`] (what the outside
+//! sees and decides), `extension` (one extension's life), `route` (the way of a call), `host` (all of them).
+
+pub mod diagnostic;
+pub mod events;
+pub mod exit;
+pub mod expiry;
+mod extension;
+mod host;
+pub mod logs;
+pub mod manifest;
+mod random;
+pub mod restart;
+mod route;
+mod snapshot;
+pub mod supervised;
+mod tail;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use events::{EventKind, EventReader, HostEvent, InstanceId, Read};
+pub use exit::{ExitClass, ExitReport, ProcessEnd};
+pub use expiry::{Expired, Expiry, ExpiryHandle, TimerExpiry};
+pub use host::{Host, HostError, HostOptions, RegisterError, StopTimes, UnknownExtension};
+pub use logs::{LogLine, LogOrigin, LogSink, TracingLog};
+pub use manifest::Manifest;
+pub use route::Route;
+pub use snapshot::{ExtensionSnapshot, InstanceState, PastEnd, StartTimes};
+pub use supervised::{LauncherProgram, Program, Supervised};

@@ -1,0 +1,151 @@
+//! Starts that fail, in every way: tried again as the manifest says, then refused with the reason.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use extension_host::{EventKind, HostOptions, InstanceState, LauncherProgram, Manifest};
+use ipc_transport::CallError;
+
+use crate::support::{
+    Collected, call, event, host, manifest, on_both_runtimes, options, register, snapshot, until, until_state,
+};
+
+/// Two failures and it is broken.
+const TWICE: &str = "[restart]\nbackoff = [\"1ms\", \"1ms\"]\nlimit = { count = 2, within = \"1h\" }\n";
+
+fn rejection(error: CallError) -> String {
+    match error {
+        CallError::Rejected { reason, .. } => reason,
+        other => panic!("the call should be rejected: {other:?}"),
+    }
+}
+
+#[test]
+fn a_start_that_fails_is_tried_again_and_then_refused_with_its_reason() {
+    on_both_runtimes(async || {
+        for (mode, class, reason) in [
+            ("no-hello", "start-timeout", "sent no Welcome frame within 150 ms"),
+            ("never-ready", "start-timeout", "sent no Ready frame within 150 ms"),
+            ("wrong-version", "protocol-violation", "protocol version is 99"),
+            ("wrong-name", "protocol-violation", "name is \"somebody-else\""),
+            (
+                "exit-at-start",
+                "fault",
+                "it exited with code 3 before it was ready; its last output: hostile: exiting",
+            ),
+            ("exit-before-ready", "fault", "it exited with code 4 before it was ready"),
+            ("refuse-start", "start-refused", "no start today, as told"),
+        ] {
+            let mut short = options();
+            (short.welcome_timeout, short.ready_timeout) =
+                (Duration::from_millis(150), Duration::from_millis(150));
+            // A busy machine may take longer than that for a start that is none of the two.
+            if class != "start-timeout" {
+                (short.welcome_timeout, short.ready_timeout) =
+                    (Duration::from_secs(60), Duration::from_secs(60));
+            }
+            let host = host(short);
+            let mut events = host.subscribe();
+            let route = register(&host, "wrong", mode, TWICE);
+            let refused = rejection(call(&route, "echo", "x").await.expect_err("it never starts"));
+            assert!(refused.contains("`wrong` is broken: it failed 2 times"), "{mode}: {refused}");
+            assert!(refused.contains(reason), "{mode}: {refused}");
+            // At once from now on, without another start.
+            assert_eq!(rejection(call(&route, "echo", "x").await.expect_err("it is broken")), refused);
+            let broken = snapshot(&host, "wrong");
+            assert_eq!((broken.state, broken.starts, broken.restarts), (InstanceState::Broken, 2, 1));
+            let classes: Vec<_> = broken.past_ends.iter().map(|end| end.report.class.name()).collect();
+            assert_eq!(classes, [class, class], "{mode}");
+            event(&mut events, "wrong", |kind| matches!(kind, EventKind::Broken { .. }).then_some(())).await;
+            // By hand it gets another chance.
+            host.reset("wrong").await.expect("it is registered");
+            until_state(&host, "wrong", InstanceState::Stopped).await;
+            rejection(call(&route, "echo", "x").await.expect_err("it is still wrong"));
+            assert_eq!(snapshot(&host, "wrong").starts, 4);
+            host.shutdown(Duration::ZERO).await;
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_executed_is_refused_at_once() {
+    on_both_runtimes(async || {
+        for (program, reason) in [
+            ("/no/such/program", "program /no/such/program cannot be executed: No such file"),
+            ("/etc/passwd", "program /etc/passwd cannot be executed: Permission denied"),
+        ] {
+            let host = host(options());
+            host.register(manifest("absent", "echo", ""), PathBuf::from(program)).expect("the name is free");
+            let route = host.extension("absent").expect("it is registered");
+            let refused = rejection(call(&route, "echo", "x").await.expect_err("it cannot start"));
+            assert!(refused.contains(reason), "{refused}");
+            let broken = snapshot(&host, "absent");
+            assert_eq!((broken.starts, broken.past_ends[0].report.class.name()), (1, "launcher-failed"));
+            host.shutdown(Duration::from_secs(10)).await;
+        }
+    });
+}
+
+#[test]
+fn a_missing_launcher_is_named() {
+    on_both_runtimes(async || {
+        let mut without = options();
+        without.launcher = LauncherProgram::Path("/no/such/launcher".into());
+        let host = host(without);
+        let route = register(&host, "any", "echo", "");
+        let refused = rejection(call(&route, "echo", "x").await.expect_err("there is no launcher"));
+        assert!(refused.contains("the launcher /no/such/launcher cannot be executed"), "{refused}");
+        host.shutdown(Duration::from_secs(10)).await;
+    });
+}
+
+#[test]
+fn an_eager_extension_starts_without_a_call() {
+    on_both_runtimes(async || {
+        let host = host(options());
+        register(&host, "eager", "echo", "[activation]\nstart = \"eager\"\n");
+        let ready = until_state(&host, "eager", InstanceState::Ready).await;
+        assert_eq!(ready.starts, 1);
+        assert!(ready.last_start.is_some());
+        host.shutdown(Duration::from_secs(10)).await;
+    });
+}
+
+#[test]
+fn the_environment_is_clean_but_for_what_the_manifest_says() {
+    on_both_runtimes(async || {
+        let log = Arc::new(Collected::default());
+        let host = host(HostOptions { log: log.clone(), ..options() });
+        let text = "name = \"printer\"\nversion = \"0.1.0\"\n[run]\ncommand = [\"env\"]\nenvironment = { OWN = \"1\" }\n\
+                    [restart]\npolicy = \"never\"\n[permissions]\nenvironment = [\"PATH\", \"NO_SUCH_VARIABLE\"]\n";
+        let printer = Manifest::parse(text, Path::new("extension.toml")).expect("the manifest is right");
+        host.register(printer, "/usr/bin/env".into()).expect("the name is free");
+        let route = host.extension("printer").expect("it is registered");
+        let refused = rejection(call(&route, "echo", "x").await.expect_err("it is no extension"));
+        assert!(
+            refused.contains("must not be restarted, and it exited with code 0 before it was ready"),
+            "{refused}"
+        );
+        let mut lines: Vec<String> = log.lines.lock().iter().map(|(_, text)| text.clone()).collect();
+        lines.sort();
+        let path = std::env::var("PATH").expect("a test has a PATH");
+        assert_eq!(lines, ["OWN=1".to_owned(), format!("PATH={path}")]);
+        host.shutdown(Duration::ZERO).await;
+    });
+}
+
+#[test]
+fn a_start_that_hangs_does_not_hold_up_others() {
+    on_both_runtimes(async || {
+        let mut slow = options();
+        (slow.starts_at_once_max, slow.welcome_timeout) = (1, Duration::from_secs(3_600));
+        let host = host(slow);
+        register(&host, "silent", "no-hello", "[activation]\nstart = \"eager\"\n");
+        until(&host, "silent", |silent| silent.starts == 1).await;
+        let echo = register(&host, "echo", "echo", "");
+        assert_eq!(call(&echo, "echo", "x").await.expect("it is answered"), "x");
+        assert_eq!(snapshot(&host, "silent").state, InstanceState::Starting);
+        host.shutdown(Duration::ZERO).await;
+    });
+}

@@ -1,0 +1,138 @@
+//! The launcher's life.
+//!
+//! ```text
+//! start --> Running --SIGTERM--> Stopping --grace is over--+
+//!             |  |                  |                      |
+//!             |  +--SIGUSR1, host died, program ended------+--> kill every descendant --> mirror the end
+//!             +--program cannot be started --> exit 125, 126, 127
+//! ```
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitStatus};
+use rustix::time::Timespec;
+
+use crate::arguments::Arguments;
+use crate::signals::Signals;
+use crate::start::{StartFailure, apply_limits, start};
+use crate::{EXIT_LAUNCHER_FAILED, complain, descendants, signals};
+
+/// Runs the program and returns the exit code that mirrors its end; if a signal ended it, does not return.
+pub(crate) fn run(arguments: &Arguments, program: &[OsString]) -> i32 {
+    let prepared = match Launcher::prepare(arguments, program) {
+        Ok(prepared) => prepared,
+        Err(failure) => {
+            complain(&failure.message);
+            return failure.exit_code;
+        }
+    };
+    mirror(prepared.supervise())
+}
+
+struct Launcher {
+    parent: OwnedFd,
+    signals: Signals,
+    program: Pid,
+    stop_grace: Option<Duration>,
+}
+
+impl Launcher {
+    fn prepare(arguments: &Arguments, program: &[OsString]) -> Result<Self, StartFailure> {
+        let parent = watch_parent(arguments.parent_pid)?;
+        let signals = Signals::take(&[Signal::TERM, Signal::USR1, Signal::CHILD])
+            .map_err(|error| StartFailure::of_launcher("signals cannot be taken", error))?;
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .map_err(|error| StartFailure::of_launcher("orphans cannot be adopted", error))?;
+        let nothing = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .map_err(|error| StartFailure::of_launcher("/dev/null cannot be opened", error))?;
+        apply_limits(arguments)?;
+        let program = start(arguments, program)?;
+        // From here on only the program holds the channel and the pipes, so that their end is its end.
+        for close in [rustix::stdio::dup2_stdin, rustix::stdio::dup2_stdout, rustix::stdio::dup2_stderr] {
+            let _ = close(&nothing);
+        }
+        let stop_grace_ms = u64::from(arguments.stop_grace_ms);
+        let stop_grace = (stop_grace_ms > 0).then(|| Duration::from_millis(stop_grace_ms));
+        Ok(Self { parent, signals, program, stop_grace })
+    }
+
+    /// Waits for whatever ends the program, and ends everything with it. `None`: the program outlived even
+    /// SIGKILL, in a system call that cannot be interrupted.
+    fn supervise(&self) -> Option<WaitStatus> {
+        let mut kill_at: Option<Instant> = None;
+        loop {
+            let (ended, _) = descendants::reap(self.program);
+            if ended.is_some() {
+                descendants::kill_all(self.program, &self.signals);
+                return ended;
+            }
+            let timeout = kill_at.map(|at| timespec(at.saturating_duration_since(Instant::now())));
+            let mut watched =
+                [PollFd::new(&self.parent, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
+            let polled = poll(&mut watched, timeout.as_ref());
+            let parent_died = polled.is_ok() && !watched[0].revents().is_empty();
+            let grace_is_over = kill_at.is_some_and(|at| Instant::now() >= at);
+            let mut kill_now = parent_died || grace_is_over;
+            while let Some(number) = self.signals.next() {
+                if number == Signal::TERM.as_raw() {
+                    let _ = rustix::process::kill_process_group(self.program, Signal::TERM);
+                    kill_at = kill_at.or_else(|| Some(Instant::now() + self.stop_grace?));
+                } else if number == Signal::USR1.as_raw() {
+                    kill_now = true;
+                }
+            }
+            if kill_now {
+                return descendants::kill_all(self.program, &self.signals);
+            }
+        }
+    }
+}
+
+/// A descriptor that becomes readable when the host has died.
+fn watch_parent(parent_pid: u32) -> Result<OwnedFd, StartFailure> {
+    let pid = i32::try_from(parent_pid).ok().and_then(Pid::from_raw);
+    let parent = pid
+        .ok_or(io::ErrorKind::InvalidInput.into())
+        .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from));
+    let parent = parent.map_err(|error| StartFailure::of_launcher("the host cannot be watched", error))?;
+    // Checked after the descriptor is held: had the host died before, and another process got its pid, this
+    // one would have another parent by now.
+    if rustix::process::getppid() != pid {
+        return Err(StartFailure {
+            exit_code: EXIT_LAUNCHER_FAILED,
+            message: format!("process {parent_pid} is not the parent of this process"),
+        });
+    }
+    Ok(parent)
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    // Rounded up, so that a wait never ends just before its time and then spins.
+    let duration = duration + Duration::from_millis(1);
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
+
+/// Ends the launcher as the program ended.
+fn mirror(ended: Option<WaitStatus>) -> i32 {
+    let Some(status) = ended else { return EXIT_LAUNCHER_FAILED };
+    if let Some(code) = status.exit_status() {
+        return code;
+    }
+    let Some(number) = status.terminating_signal() else { return EXIT_LAUNCHER_FAILED };
+    // A core_pattern that pipes to a program ignores the limit of zero; this it does not ignore.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    signals::die_by(number);
+    // A shell's convention, for a signal that did not end this process.
+    128 + number
+}

@@ -1,0 +1,119 @@
+//! How a program ends is how its launcher ends.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+
+use extension_launcher::Arguments;
+use rustix::process::{Pid, Signal};
+
+use crate::{launch, launch_shell, text};
+
+#[test]
+fn exit_codes_and_signals_are_mirrored() {
+    for (script, code, signal) in [
+        ("exit 0", Some(0), None),
+        ("exit 42", Some(42), None),
+        ("exit 255", Some(255), None),
+        ("kill -ABRT $$", None, Some(Signal::ABORT)),
+        ("kill -SEGV $$", None, Some(Signal::SEGV)),
+        ("kill -BUS $$", None, Some(Signal::BUS)),
+        ("kill -TERM $$", None, Some(Signal::TERM)),
+        ("kill -KILL $$", None, Some(Signal::KILL)),
+        ("kill -PIPE $$", None, Some(Signal::PIPE)),
+        ("kill -INT $$", None, Some(Signal::INT)),
+        ("kill -CHLD $$; exit 3", Some(3), None),
+    ] {
+        let status = launch_shell(Arguments::default(), script).status().expect("the launcher starts");
+        assert_eq!(status.code(), code, "{script}: {status}");
+        assert_eq!(status.signal(), signal.map(Signal::as_raw), "{script}: {status}");
+        assert!(!status.core_dumped(), "{script}");
+    }
+}
+
+#[test]
+fn what_cannot_be_started_is_told_in_one_line() {
+    let folder = std::env::temp_dir();
+    let folder = folder.to_str().expect("the temporary folder has a printable name");
+    let missing_folder = Arguments { working_directory: Some("/no/such".into()), ..Arguments::default() };
+    for (arguments, program, code, expected) in [
+        (Arguments::default(), "/no/such/program", 127, "program /no/such/program cannot be executed"),
+        (Arguments::default(), folder, 126, "cannot be executed"),
+        (Arguments::default(), "/etc/passwd", 126, "cannot be executed"),
+        (missing_folder, "/bin/true", 125, "folder /no/such cannot be entered"),
+    ] {
+        let output = launch(arguments, program, &[]).output().expect("the launcher starts");
+        let (_, stderr) = text(&output);
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.starts_with(extension_launcher::MESSAGE_PREFIX), "{stderr}");
+        assert!(stderr.contains(expected) && stderr.lines().count() == 1, "{stderr}");
+    }
+}
+
+#[test]
+fn a_launcher_whose_host_is_not_its_parent_starts_nothing() {
+    let mut command = launch_shell(Arguments::default(), "echo ran");
+    // The same line again, with another parent in it.
+    let line: Vec<_> = command.get_args().skip(2).map(ToOwned::to_owned).collect();
+    command = std::process::Command::new(env!("CARGO_BIN_EXE_extension-launcher"));
+    let output = command.args(["--parent", "1"]).args(line).output().expect("the launcher starts");
+    assert_eq!(text(&output).0, "");
+    assert_eq!(output.status.code(), Some(extension_launcher::EXIT_LAUNCHER_FAILED));
+}
+
+#[test]
+fn limits_hold_in_the_program() {
+    let arguments = Arguments {
+        nice: 5,
+        open_files_max: Some(64),
+        working_directory: Some("/usr".into()),
+        ..Arguments::default()
+    };
+    let script = "ulimit -n; ulimit -c; nice; pwd; grep -E 'NoNewPrivs|SigBlk' /proc/self/status; \
+                  test $(ps -o pgid= $$) = $$ && echo leads";
+    let output = launch_shell(arguments, script).output().expect("the launcher starts");
+    let own_nice = rustix::process::nice(0).expect("the own niceness is readable");
+    let expected = format!(
+        "64\n0\n{}\n/usr\nSigBlk:\t0000000000000000\nNoNewPrivs:\t1\nleads\n",
+        (own_nice + 5).min(19)
+    );
+    let (stdout, stderr) = text(&output);
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&stdout), sorted(&expected), "{stderr}");
+}
+
+#[test]
+fn terminate_is_forwarded_to_the_whole_group() {
+    let script = "trap 'echo parent; wait; exit 9' TERM; \
+                  sh -c 'trap \"echo child; exit 0\" TERM; echo ready; while :; do sleep 0.01; done' & wait; wait";
+    let mut launcher = launch_shell(Arguments::default(), script).spawn().expect("the launcher starts");
+    let mut lines = BufReader::new(launcher.stdout.take().expect("stdout is piped")).lines();
+    assert_eq!(lines.next().expect("a line").expect("text"), "ready");
+    signal(launcher.id(), Signal::TERM);
+    let mut rest: Vec<String> = lines.map(|line| line.expect("text")).collect();
+    rest.sort();
+    assert_eq!(rest, ["child", "parent"]);
+    assert_eq!(launcher.wait().expect("the launcher is ours").code(), Some(9));
+}
+
+#[test]
+fn a_program_that_ignores_terminate_is_killed_after_its_grace_or_by_order() {
+    let graceful = Arguments { stop_grace_ms: 50, ..Arguments::default() };
+    for (arguments, order) in [(graceful, Signal::TERM), (Arguments::default(), Signal::USR1)] {
+        let script = "trap '' TERM; echo ready; while :; do sleep 0.01; done";
+        let mut launcher = launch_shell(arguments, script).spawn().expect("the launcher starts");
+        let mut lines = BufReader::new(launcher.stdout.take().expect("stdout is piped")).lines();
+        assert_eq!(lines.next().expect("a line").expect("text"), "ready");
+        signal(launcher.id(), order);
+        let status = launcher.wait().expect("the launcher is ours");
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()));
+    }
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+    rustix::process::kill_process(pid, signal).expect("the process is ours and not reaped");
+}
