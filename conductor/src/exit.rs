@@ -36,8 +36,10 @@ impl From<Exit> for std::process::ExitCode {
 pub struct Failure {
     /// The exit code.
     pub exit: Exit,
-    /// What is printed; `None` where everything was said already (a `--json` document, a table).
+    /// What went wrong; `None` where there is nothing to add (a `--json` document, a table).
     pub error: Option<anyhow::Error>,
+    /// The error was shown to people already, in a better form than a chain.
+    pub is_shown: bool,
     /// What to do about it, in a clause.
     pub help: Option<String>,
 }
@@ -45,23 +47,30 @@ pub struct Failure {
 impl Failure {
     /// A failure of the run itself.
     pub fn failed(error: impl Into<anyhow::Error>) -> Self {
-        Self { exit: Exit::Failed, error: Some(error.into()), help: None }
+        Self { exit: Exit::Failed, error: Some(error.into()), is_shown: false, help: None }
     }
 
     /// Wrong input: the caller's fault.
     pub fn usage(error: impl Into<anyhow::Error>) -> Self {
-        Self { exit: Exit::Usage, error: Some(error.into()), help: None }
+        Self { exit: Exit::Usage, error: Some(error.into()), is_shown: false, help: None }
     }
 
     /// Something outside is missing or unusable.
     pub fn environment(error: impl Into<anyhow::Error>) -> Self {
-        Self { exit: Exit::Environment, error: Some(error.into()), help: None }
+        Self { exit: Exit::Environment, error: Some(error.into()), is_shown: false, help: None }
     }
 
     /// Ends with `exit`; all was said already.
     #[must_use]
     pub const fn silent(exit: Exit) -> Self {
-        Self { exit, error: None, help: None }
+        Self { exit, error: None, is_shown: true, help: None }
+    }
+
+    /// The same failure, of which people know already.
+    #[must_use]
+    pub fn shown(mut self) -> Self {
+        self.is_shown = true;
+        self
     }
 
     /// The same failure with a clause about what to do.
@@ -73,7 +82,7 @@ impl Failure {
 
     /// Writes the chain to stderr: `error: what: why: why`, then what to do.
     pub fn print(&self) {
-        let Some(error) = &self.error else { return };
+        let (Some(error), false) = (&self.error, self.is_shown) else { return };
         let mut text = format!("error: {}", chain(error.as_ref()));
         if let Some(help) = &self.help {
             let _ = write!(text, "\n  help: {help}");

@@ -148,7 +148,7 @@ fn read_configuration(file: &Path) -> Result<Layer, Failure> {
 /// Diagnostics as the end of a command: shown whole, each with its place, and exit code 2.
 fn wrong_file(found: &Diagnostics) -> Failure {
     show_findings(found);
-    Failure::silent(Exit::Usage)
+    Failure::usage(anyhow::Error::msg(found.to_string())).shown()
 }
 
 fn show_findings(found: &Diagnostics) {

@@ -10,7 +10,7 @@ use super::table::write_json;
 use super::{Surroundings, prepare, stdout_failed, wrong_file};
 use crate::build::Effort;
 use crate::described::Described;
-use crate::document::{RunDocument, RunState};
+use crate::document::{ErrorReport, RunDocument, RunState};
 use crate::engine::{Execution, Extension};
 use crate::exit::{Exit, Failure, chain};
 use crate::hosting::Hosting;
@@ -25,7 +25,42 @@ pub(super) async fn run(
     arguments: args::Run,
     mut cancellation: Cancellation,
 ) -> Result<Exit, Failure> {
-    let Surroundings { settings, current, screen, json } = surroundings;
+    let run = RunId::new().map_err(Failure::environment)?;
+    let began = std::time::Instant::now();
+    let document = match execute(surroundings, &arguments, &mut cancellation, &run).await {
+        Ok(document) => document,
+        Err(failure) => {
+            // Programs read stdout: what never became a run has its document too.
+            if surroundings.json {
+                write_json(&refused(&run, &failure)).map_err(stdout_failed)?;
+            }
+            return Err(failure);
+        }
+    };
+    if surroundings.json {
+        write_json(&document).map_err(stdout_failed)?;
+    } else {
+        write_summary(io::stdout().lock(), &document, began.elapsed()).map_err(stdout_failed)?;
+    }
+    match (document.state, document.error) {
+        (RunState::Succeeded, _) => Ok(Exit::Success),
+        (RunState::Cancelled, _) => Err(Failure::silent(cancellation.requested().unwrap_or(Exit::Failed))),
+        (RunState::Failed, Some(error)) => {
+            let help = format!("{} (at fault: {}; try again: {})", error.help, error.origin, error.retry);
+            Err(Failure::failed(anyhow::Error::msg(error.message)).with_help(help))
+        }
+        (RunState::Failed, None) => Err(Failure::failed(anyhow::anyhow!("the run failed"))),
+    }
+}
+
+/// From the melody's file to the end of its run; fails where it never became a run.
+async fn execute(
+    surroundings: &Surroundings,
+    arguments: &args::Run,
+    cancellation: &mut Cancellation,
+    run: &RunId,
+) -> Result<RunDocument, Failure> {
+    let Surroundings { settings, current, screen, .. } = surroundings;
     let draft = Draft::load(&arguments.melody).map_err(|wrong| wrong_file(&wrong))?;
     let inputs = inputs_of(&draft, &arguments.inputs, current)?;
     let catalog = prepare::find(surroundings, arguments.melody.parent())?;
@@ -36,7 +71,7 @@ pub(super) async fn run(
     let names = draft.extensions().into_iter().map(str::to_owned);
     let known = names.filter(|name| catalog.entries().any(|entry| entry.name == *name));
     let manifests = prepare::with_required(&catalog, known)?;
-    let built = prepare::build(surroundings, &manifests, Effort::AsNeeded, &mut cancellation).await?;
+    let built = prepare::build(surroundings, &manifests, Effort::AsNeeded, cancellation).await?;
     let descriptions = built.iter().filter_map(|built| built.description.clone());
     let described = Described::new(&catalog, descriptions, settings);
     let plan = draft.check(&described).map_err(|wrong| wrong_file(&wrong))?;
@@ -55,10 +90,9 @@ pub(super) async fn run(
         }
     }
 
-    let run = RunId::new().map_err(Failure::environment)?;
     let progress = Progress::new(screen.clone(), plan.steps.iter().map(|step| step.id.as_str()));
     let execution = Execution {
-        run,
+        run: *run,
         plan: &plan,
         inputs,
         pit: &pit,
@@ -67,31 +101,44 @@ pub(super) async fn run(
         progress: &progress,
         cancellation: cancellation.clone(),
     };
-    let began = std::time::Instant::now();
     let outcome = execution.execute().await;
-    let time = began.elapsed();
-    let reports = hosting.end().await;
-    let document = RunDocument {
+    let extensions = hosting.end().await;
+    Ok(RunDocument {
         run: run.to_string(),
         state: outcome.state,
         steps: outcome.steps,
         outputs: outcome.outputs,
-        extensions: reports,
+        extensions,
         error: outcome.error,
+    })
+}
+
+/// The document of what never became a run: nothing was started, and nothing was stored.
+fn refused(run: &RunId, failure: &Failure) -> RunDocument {
+    let (state, origin, retry) = match failure.exit {
+        Exit::Interrupted | Exit::Terminated => (RunState::Cancelled, "caller", "now"),
+        Exit::Usage => (RunState::Failed, "caller", "never"),
+        Exit::Success | Exit::Failed | Exit::Environment => (RunState::Failed, "conductor", "never"),
     };
-    if *json {
-        write_json(&document).map_err(stdout_failed)?;
-    } else {
-        write_summary(io::stdout().lock(), &document, time).map_err(stdout_failed)?;
-    }
-    match (document.state, document.error) {
-        (RunState::Succeeded, _) => Ok(Exit::Success),
-        (RunState::Cancelled, _) => Err(Failure::silent(cancellation.requested().unwrap_or(Exit::Failed))),
-        (RunState::Failed, Some(error)) => {
-            let help = format!("{} (at fault: {}; try again: {})", error.help, error.origin, error.retry);
-            Err(Failure::failed(anyhow::Error::msg(error.message)).with_help(help))
-        }
-        (RunState::Failed, None) => Err(Failure::failed(anyhow::anyhow!("the run failed"))),
+    let error = failure.error.as_ref().map(|error| ErrorReport {
+        message: chain(error.as_ref()),
+        step: None,
+        item: None,
+        extension: None,
+        origin: origin.to_owned(),
+        retry: retry.to_owned(),
+        help: failure
+            .help
+            .clone()
+            .unwrap_or_else(|| "correct what the message names and run again".to_owned()),
+    });
+    RunDocument {
+        run: run.to_string(),
+        state,
+        steps: Vec::new(),
+        outputs: BTreeMap::new(),
+        extensions: Vec::new(),
+        error,
     }
 }
 

@@ -92,10 +92,20 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_that_says_never_or_when_is_believed() {
+    fn a_rule_that_names_faults_wins_over_a_fault_that_says_never() {
+        let fault = Fault::new(FaultCode::Failed, "no");
+        assert_eq!(fault.retry, Retry::Never, "what an extension says that gives no advice");
+        let error = CallError::from(fault);
+        let expected = Decision::Again(Duration::from_millis(100));
+        assert_eq!(decide_retry(Some(&rule(3)), 1, &error, 1.0), expected);
+        assert_eq!(decide_retry(Some(&rule(3)), 4, &error, 1.0), Decision::GiveUp);
+        let unnamed = RetryRule { on: vec![RetryCause::Crashed], ..rule(3) };
+        assert_eq!(decide_retry(Some(&unnamed), 1, &error, 1.0), Decision::GiveUp);
+    }
+
+    #[test]
+    fn a_fault_that_says_when_is_believed() {
         let mut fault = Fault::new(FaultCode::Failed, "no");
-        fault.retry = Retry::Never;
-        assert_eq!(decide_retry(Some(&rule(3)), 1, &fault.clone().into(), 0.5), Decision::GiveUp);
         fault.retry = Retry::AfterMs(5_000);
         let expected = Decision::Again(Duration::from_secs(5));
         assert_eq!(decide_retry(Some(&rule(3)), 1, &fault.into(), 0.5), expected);

@@ -3,6 +3,7 @@
 mod commands;
 mod disk_full;
 mod failures;
+mod idle;
 mod kills;
 mod main_job;
 mod signals;

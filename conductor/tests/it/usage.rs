@@ -2,7 +2,9 @@
 
 use std::process::Stdio;
 
-use crate::support::{Place, main_job_arguments, repository};
+use serde_json::json;
+
+use crate::support::{Ended, Place, main_job_arguments, repository};
 
 #[test]
 fn help_explains_commands_exit_codes_and_settings() {
@@ -70,8 +72,25 @@ fn a_wrong_input_is_refused_with_what_is_allowed() {
     for (input, word) in [("pth=.", "path"), ("all=perhaps", "true"), ("no-equals-sign", "KEY=VALUE")] {
         let ended = place.run(main_job_arguments(&place.path("."), ["-i", input])).with_code(2);
         assert!(ended.stderr.contains(word), "{word} in {}", ended.stderr);
-        assert_eq!(ended.stdout, "");
+        assert_refused(&ended, word);
     }
+}
+
+/// Programs read stdout: what never became a run has its document too.
+#[track_caller]
+fn assert_refused(ended: &Ended, word: &str) {
+    let document = ended.document();
+    assert_eq!(document["state"], "failed", "{document}");
+    assert_eq!((&document["steps"], &document["outputs"]), (&json!([]), &json!({})), "{document}");
+    assert!(document["error"]["message"].as_str().is_some_and(|text| text.contains(word)), "{document}");
+}
+
+#[test]
+fn a_melody_that_is_refused_gives_a_document_with_its_mistakes() {
+    let place = Place::new();
+    place.write("bad.toml", "name = \"bad\"\n[[steps]]\nid = \n");
+    assert_refused(&place.run(["run", "--json", "bad.toml"]).with_code(2), "bad.toml:3:");
+    assert_refused(&place.run(["run", "--json", "nowhere.toml"]).with_code(2), "nowhere.toml");
 }
 
 #[test]

@@ -88,8 +88,13 @@ pub enum During {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExitClass {
-    /// Exit code 0, ready and with nothing left to do, or because it was asked to.
+    /// Exit code 0, ready and with nothing left to do.
     Clean,
+    /// It ended because the host asked it to.
+    Stopped {
+        /// Why.
+        why: String,
+    },
     /// It exited by itself, too early or with a code other than 0.
     Fault {
         /// The code.
@@ -147,6 +152,7 @@ impl ExitClass {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Clean => "clean",
+            Self::Stopped { .. } => "stopped",
             Self::Fault { .. } => "fault",
             Self::Panic { .. } => "panic",
             Self::Signal { .. } => "signal",
@@ -162,7 +168,7 @@ impl ExitClass {
     /// Whether it counts against the extension.
     #[must_use]
     pub const fn is_failure(&self) -> bool {
-        !matches!(self, Self::Clean | Self::HostShutdown)
+        !matches!(self, Self::Clean | Self::Stopped { .. } | Self::HostShutdown)
     }
 
     /// Whether trying again without changing anything is pointless.
@@ -176,6 +182,7 @@ impl fmt::Display for ExitClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Clean => f.write_str("it ended cleanly"),
+            Self::Stopped { why } => write!(f, "the host stopped it: {why}"),
             Self::Fault { code, during } => write!(f, "it exited with code {code}{during}"),
             Self::Panic { message } => write!(f, "it panicked: {message}"),
             Self::Signal { number, during } => write!(f, "{} ended it{during}", signal_name(*number)),
@@ -252,10 +259,10 @@ pub fn classify(end: ProcessEnd, host_act: Option<HostAct>, during: During, stde
             return ExitClass::KilledByHost { why };
         }
         // Asked to end: SIGTERM is an answer as good as code 0.
-        Some(HostAct::Stop { forced: false, .. })
+        Some(HostAct::Stop { why, forced: false })
             if end.is_success() || end == ProcessEnd::Signaled(Signal::TERM.as_raw()) =>
         {
-            return ExitClass::Clean;
+            return ExitClass::Stopped { why };
         }
         Some(HostAct::Stop { .. }) | None => {}
     }
@@ -362,8 +369,8 @@ mod tests {
                 "it exited with code 127 before it was ready",
             ),
             (Exited(127), None, Idle, launcher, "fault", "it exited with code 127"),
-            (Exited(0), stop(false), Idle, "", "clean", "it ended cleanly"),
-            (Signaled(15), stop(false), Idle, "", "clean", "it ended cleanly"),
+            (Exited(0), stop(false), Idle, "", "stopped", "the host stopped it: idle"),
+            (Signaled(15), stop(false), Idle, "", "stopped", "the host stopped it: idle"),
             (Exited(9), stop(false), Idle, "", "fault", "it exited with code 9"),
             (Signaled(9), stop(true), Idle, "", "killed-by-host", "the host killed it: idle"),
             (Signaled(9), Some(HostAct::Shutdown), Calls(1), "", "host-shutdown", "the host stops"),

@@ -399,7 +399,7 @@ fn cause_of(report: &ExitReport) -> Cause {
     match &report.class {
         ExitClass::ProtocolViolation { what } => Cause::ProtocolViolation(what.clone()),
         ExitClass::HostShutdown => Cause::Closed("the host stops".to_owned()),
-        ExitClass::Clean => Cause::Closed(report.to_string()),
+        ExitClass::Clean | ExitClass::Stopped { .. } => Cause::Closed(report.to_string()),
         _ => Cause::Died(report.to_string()),
     }
 }

@@ -126,7 +126,7 @@ fn an_idle_instance_is_stopped_and_started_again_by_a_call() {
             event(&mut events, "echo", |kind| matches!(kind, EventKind::Stopped).then_some(())).await;
             let stopped = until_state(&host, "echo", InstanceState::Stopped).await;
             assert_eq!((stopped.starts, stopped.restarts), (round, 0));
-            assert_eq!(stopped.past_ends[0].report.class.name(), "clean");
+            assert_eq!(stopped.past_ends[0].report.class.name(), "stopped");
         }
         // A call in flight is use, however long it takes.
         let echo = echo.clone();

@@ -12,7 +12,7 @@ use crate::support::{
 #[test]
 fn the_ladder_ends_those_that_do_not_want_to_end() {
     on_both_runtimes(async || {
-        for (mode, class) in [("echo", "clean"), ("ignore-stop", "killed-by-host")] {
+        for (mode, class) in [("echo", "stopped"), ("ignore-stop", "killed-by-host")] {
             let mut short = options();
             let step = Duration::from_millis(if mode == "echo" { 60_000 } else { 30 });
             short.stop_times = StopTimes { drain: step, goodbye: step, terminate: step };
