@@ -1,5 +1,6 @@
 //! The extension in Python that `docs/protocol.md` ends with, in a process of its own: the document is enough.
 
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -52,7 +53,10 @@ async fn the_documents_python_extension_works() {
     let mut child = match started {
         Ok(child) => child,
         Err(error) => {
-            eprintln!("skipped: the_documents_python_extension_works needs python3: {error}");
+            let _ = writeln!(
+                std::io::stderr(),
+                "skipped: the_documents_python_extension_works: python3 cannot be run: {error}"
+            );
             return;
         }
     };
