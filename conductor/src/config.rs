@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use extension_host::diagnostic::{Diagnostic, Diagnostics, closest};
+use extension_host::manifest::parse_duration;
 use toml::de::{DeTable, DeValue};
 
 /// File name that is looked for from the current folder upward.
@@ -74,7 +75,7 @@ const KEYS: &[Key] = &[
         variable: "SYMPHONY_STEP_TIMEOUT",
         takes: "a time such as \"30s\", \"1500ms\" or \"5m\", at most 7 days",
         set: |layer, values, _| {
-            layer.step_timeout = Some(parse_duration(text(values)?)?);
+            layer.step_timeout = Some(parse_timeout(text(values)?)?);
             Some(())
         },
     },
@@ -83,7 +84,7 @@ const KEYS: &[Key] = &[
         variable: "SYMPHONY_STOP_TIMEOUT",
         takes: "a time such as \"5s\", at most 7 days",
         set: |layer, values, _| {
-            layer.stop_timeout = Some(parse_duration(text(values)?)?);
+            layer.stop_timeout = Some(parse_timeout(text(values)?)?);
             Some(())
         },
     },
@@ -132,20 +133,10 @@ fn bounded(text: &str, min: u32, max: u32) -> Option<u32> {
     text.parse().ok().filter(|number| (min..=max).contains(number))
 }
 
-/// A time as the configuration and the command line write it: a whole number and `ms`, `s`, `m` or `h`.
+/// A time that may be waited for, as the configuration and the command line write it.
 #[must_use]
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let time = match unit {
-        "ms" => Duration::from_millis(number),
-        "s" => Duration::from_secs(number),
-        "m" => Duration::from_secs(number.checked_mul(60)?),
-        "h" => Duration::from_secs(number.checked_mul(3600)?),
-        _ => return None,
-    };
-    (time > Duration::ZERO && time <= TIMEOUT_MAX).then_some(time)
+pub fn parse_timeout(text: &str) -> Option<Duration> {
+    parse_duration(text).filter(|time| (Duration::from_millis(1)..=TIMEOUT_MAX).contains(time))
 }
 
 /// What one source says.
@@ -398,7 +389,7 @@ mod tests {
             ("999999999h", None),
             ("99999999999999999999s", None),
         ] {
-            assert_eq!(parse_duration(text), expected, "{text}");
+            assert_eq!(parse_timeout(text), expected, "{text}");
         }
     }
 }

@@ -12,7 +12,7 @@ use stale_manager::StaleManager;
 use super::args;
 use super::{Surroundings, prepare, stdout_failed};
 use crate::build::Effort;
-use crate::config::parse_duration;
+use crate::config::parse_timeout;
 use crate::engine::{StepError, Where, report};
 use crate::exit::{Exit, Failure};
 use crate::hosting::Hosting;
@@ -38,7 +38,7 @@ pub(super) async fn call(
     })?;
     let payload = Encoded::from_value(&value).map_err(Failure::usage)?;
     let timeout = arguments.timeout.as_deref().map(|text| {
-        parse_duration(text).ok_or_else(|| {
+        parse_timeout(text).ok_or_else(|| {
             Failure::usage(anyhow::anyhow!("--timeout {text:?} is no time"))
                 .with_help("a time is a whole number with its unit: 1500ms, 30s, 5m, at most 7 days")
         })

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Duration;
 
+use extension_host::manifest::parse_duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -176,20 +177,6 @@ pub(super) fn duration(text: &Spanned<String>, problems: &mut Problems) -> Optio
     }
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let milliseconds = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    number.checked_mul(milliseconds).map(Duration::from_millis)
-}
-
 /// Adds the mistake that the value at `key` is a `found` and not what is `expected`.
 pub(super) fn wrong_type(
     value: &Spanned<DeValue<'_>>,
@@ -219,30 +206,4 @@ pub(super) fn toml_type(value: &DeValue<'_>) -> &'static str {
 pub(super) fn first_line(span: Range<usize>, text: &str) -> Range<usize> {
     let end = text.get(span.clone()).and_then(|text| text.find('\n')).map_or(span.end, |at| span.start + at);
     span.start..end
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_whole_numbers_with_a_unit() {
-        let cases = [
-            ("250ms", Some(250)),
-            ("10s", Some(10_000)),
-            ("5m", Some(300_000)),
-            ("2h", Some(7_200_000)),
-            ("", None),
-            ("10", None),
-            ("1.5s", None),
-            ("-1s", None),
-            ("s", None),
-            ("10 s", None),
-            ("99999999999999999999h", None),
-            ("18446744073709551615h", None),
-        ];
-        for (text, milliseconds) in cases {
-            assert_eq!(parse_duration(text), milliseconds.map(Duration::from_millis), "{text}");
-        }
-    }
 }

@@ -31,7 +31,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::restart::RestartPolicy;
 
 pub use together::check_together;
-pub use values::{Requirement, Version};
+pub use values::{Requirement, Version, parse_duration};
 
 /// LIMIT: bytes of a manifest.
 pub const MANIFEST_BYTES_MAX: u64 = 64 << 10;

@@ -23,10 +23,25 @@ pub(crate) fn name(text: &str) -> Result<String, String> {
     }
 }
 
-/// `100ms`, `60s`, `5m`, `2h`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+/// A time as people write it, here and in whatever else is configured: a whole number and its unit, `100ms`,
+/// `60s`, `5m`, `2h`. `None`: it is something else.
+///
+/// ```
+/// use std::time::Duration;
+/// use extension_host::manifest::parse_duration;
+///
+/// assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
+/// assert_eq!(parse_duration("1.5s"), None);
+/// ```
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
     const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-    let parsed = with_unit(text, &UNITS).map(Duration::from_millis).filter(|value| *value <= DURATION_MAX);
+    with_unit(text, &UNITS).map(Duration::from_millis)
+}
+
+/// A time that a manifest may name.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = parse_duration(text).filter(|value| *value <= DURATION_MAX);
     parsed.ok_or_else(|| "a whole number with its unit: \"100ms\", \"60s\", \"5m\", \"2h\"".to_owned())
 }
 
