@@ -6,6 +6,7 @@
 //! | `exit-inside-reply` | sends an answer's header and half of its body and exits with code 7             |
 //! | `oversize-frame`    | announces a body of 4 GiB                                                       |
 //! | `garbage`           | sends bytes that are no frame                                                   |
+//! | `garbage-exit`      | the same, and exits with code 0                                                 |
 //! | `unasked-reply`     | answers a call that was never made                                              |
 //! | `reply-twice`       | answers twice                                                                   |
 //! | `stale-epoch`       | answers wrongly with another epoch, then rightly                                |
@@ -44,6 +45,10 @@ pub(crate) fn misbehave(mode: &str, channel: &UnixStream, hello: &Hello, call: &
             send(channel, &bytes)
         }
         "garbage" => send(channel, &[0xa5; 4096]),
+        "garbage-exit" => {
+            send(channel, &[0xa5; 4096])?;
+            exit(0);
+        }
         "unasked-reply" => send(channel, &frame(kind::REPLY, epoch, call.id + 1_000_000, &call.arguments)),
         "reply-twice" => {
             answer(channel, epoch, call)?;
@@ -61,7 +66,7 @@ pub(crate) fn misbehave(mode: &str, channel: &UnixStream, hello: &Hello, call: &
         "stall" => Ok(()),
         "deaf" => system::sleep_for_ever(),
         "close-channel" => {
-            channel.shutdown(std::net::Shutdown::Both)?;
+            system::close_all_but_output();
             system::sleep_for_ever()
         }
         "crash-abort" => std::process::abort(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 unsafe extern "C" {
     safe fn setsid() -> i32;
     safe fn raise(signal: i32) -> i32;
+    fn close(descriptor: i32) -> i32;
     fn signal(signal: i32, handler: usize) -> usize;
 }
 
@@ -26,6 +27,16 @@ pub(crate) fn new_session() {
 pub(crate) fn ignore_terminate() {
     // SAFETY: SIG_IGN is a valid disposition for SIGTERM, and no handler is installed.
     unsafe { signal(SIGTERM, SIG_IGN) };
+}
+
+/// Closes every descriptor but stdout and stderr, under the hands of whoever owns them: nothing may touch the
+/// channel afterwards.
+pub(crate) fn close_all_but_output() {
+    for descriptor in (0..64).filter(|descriptor| !(1..=2).contains(descriptor)) {
+        // SAFETY: closing a descriptor touches no memory; the only caller sleeps for ever afterwards, so that no
+        // owner uses or closes it again.
+        unsafe { close(descriptor) };
+    }
 }
 
 /// Ends as by a wild pointer.

@@ -328,6 +328,27 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_of_records_leaves_room_for_the_other_origins() {
+        #[derive(Default)]
+        struct Count(Mutex<Vec<u64>>);
+        impl LogSink for Count {
+            fn line(&self, line: &LogLine<'_>) {
+                if line.origin == LogOrigin::Stderr {
+                    self.0.lock().push(line.lines_dropped);
+                }
+            }
+        }
+        let (sink, dropped) = (Arc::new(Count::default()), Arc::new(DropCounter::default()));
+        let log = InstanceLog::new(sink.clone(), "x".into(), InstanceId::new(0, 1), Arc::clone(&dropped));
+        let record = LogRecord::new(3, "x", "flood");
+        while dropped.get() == 0 {
+            log.record(&record);
+        }
+        log.line(LogOrigin::Stderr, "thread 'main' panicked", 0);
+        assert_eq!(*sink.0.lock(), [0]);
+    }
+
+    #[test]
     fn the_rate_is_bounded_and_comes_back() {
         let mut bucket = Bucket::default();
         let mut passed = 0_u64;

@@ -128,13 +128,22 @@ fn an_idle_instance_is_stopped_and_started_again_by_a_call() {
             assert_eq!((stopped.starts, stopped.restarts), (round, 0));
             assert_eq!(stopped.past_ends[0].report.class.name(), "stopped");
         }
-        // A call in flight is use, however long it takes.
-        let echo = echo.clone();
-        let held =
-            tokio::spawn(async move { call_within(&echo, "hold", "x", Duration::from_millis(300)).await });
-        let held = held.await.expect("the call does not panic");
-        assert!(held.is_ok(), "later incarnations answer: {held:?}");
         host.shutdown(Duration::from_secs(10)).await;
+    });
+}
+
+#[test]
+fn a_call_in_flight_is_use_however_long_it_takes() {
+    on_both_runtimes(async || {
+        let host = host(options());
+        let stalled = register(&host, "stalled", "stall", "[activation]\nidle-timeout = \"40ms\"\n");
+        let several_idle_times = Duration::from_millis(400);
+        let error =
+            call_within(&stalled, "misbehave", "x", several_idle_times).await.expect_err("no answer comes");
+        assert!(matches!(error, CallError::Unknown(Cause::Deadline)), "{error:?}");
+        let after = snapshot(&host, "stalled");
+        assert_eq!((after.state, after.starts), (InstanceState::Ready, 1));
+        host.shutdown(Duration::ZERO).await;
     });
 }
 

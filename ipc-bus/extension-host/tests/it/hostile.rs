@@ -63,6 +63,7 @@ fn each_misbehaviour_costs_its_own_calls_and_nothing_else() {
             ("close-channel", Outcome::Died, Some("killed-by-host")),
             ("oversize-frame", Outcome::Violation, Some("protocol-violation")),
             ("garbage", Outcome::Violation, Some("protocol-violation")),
+            ("garbage-exit", Outcome::Violation, Some("protocol-violation")),
             ("unasked-reply", Outcome::Violation, Some("protocol-violation")),
         ] {
             let host = host(options());

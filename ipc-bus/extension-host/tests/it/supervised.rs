@@ -1,9 +1,11 @@
 //! Any program under the launcher: its output, its true end, and its end when nobody wants it any more.
 
+use std::path::Path;
 use std::time::Duration;
 
 use extension_host::supervised::{OutputError, OutputLimits, spawn};
 use extension_host::{LauncherProgram, ProcessEnd, Program};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::programs::programs;
 use crate::support::{BOUND, is_running, on_both_runtimes};
@@ -67,18 +69,23 @@ fn output_without_end_is_ended() {
 }
 
 #[test]
-fn a_dropped_program_is_killed_and_reaped() {
+fn a_dropped_program_is_killed_with_all_that_it_started_and_reaped() {
     on_both_runtimes(async || {
-        let program =
-            spawn(&launcher(), shell("trap '' TERM; while :; do sleep 600; done")).expect("it starts");
-        let pid = program.launcher_pid();
+        let script = "setsid sh -c 'trap \"\" TERM; echo $$; while :; do sleep 600; done' & wait";
+        let mut program = shell(script);
+        program.environment.push(("PATH".into(), std::env::var_os("PATH").expect("a test has a PATH")));
+        let mut program = spawn(&launcher(), program).expect("it starts");
+        let stdout = program.take_stdout().expect("it is taken once");
+        let runaway = BufReader::new(stdout).lines().next_line().await.expect("it says its pid");
+        let runaway: u32 = runaway.expect("it says its pid").parse().expect("a pid");
+        let launcher = program.launcher_pid();
         drop(program);
         let gone = async {
             // Reaped, not only dead: a zombie would still be there.
-            while std::path::Path::new(&format!("/proc/{pid}")).exists() {
+            while is_running(runaway) || Path::new(&format!("/proc/{launcher}")).exists() {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(BOUND, gone).await.expect("it is killed and reaped");
+        tokio::time::timeout(BOUND, gone).await.expect("they are killed and reaped");
     });
 }

@@ -1,6 +1,6 @@
 //! How a program ends is how its launcher ends.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 
 use extension_launcher::Arguments;
@@ -83,6 +83,18 @@ fn limits_hold_in_the_program() {
         lines
     };
     assert_eq!(sorted(&stdout), sorted(&expected), "{stderr}");
+}
+
+#[test]
+fn a_pipe_that_the_program_closes_ends_though_the_launcher_lives() {
+    let script = "exec >&- 2>&-; while :; do sleep 600; done";
+    let mut launcher = launch_shell(Arguments::default(), script).spawn().expect("the launcher starts");
+    let mut nothing = Vec::new();
+    let mut stdout = launcher.stdout.take().expect("stdout is piped");
+    stdout.read_to_end(&mut nothing).expect("the pipe ends");
+    assert!(launcher.try_wait().expect("the launcher is ours").is_none());
+    signal(launcher.id(), Signal::USR1);
+    launcher.wait().expect("the launcher is ours");
 }
 
 #[test]
