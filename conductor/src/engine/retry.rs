@@ -36,9 +36,9 @@ pub(super) fn decide_retry(
         return Decision::GiveUp;
     }
     let wished = match error {
-        // The extension knows that the same call can never succeed; calling again would only cost time.
+        // No rule is retried on faults unless it names them. Whoever writes that knows more than an extension
+        // which says "never", all the more as this is also what one says that gives no advice.
         CallError::Fault(fault) => match fault.retry {
-            Retry::Never => return Decision::GiveUp,
             Retry::AfterMs(milliseconds) => Duration::from_millis(u64::from(milliseconds)),
             _ => Duration::ZERO,
         },

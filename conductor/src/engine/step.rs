@@ -72,7 +72,7 @@ pub(super) struct StepStatistics {
 impl StepStatistics {
     /// Attempts made, the host's retries included.
     pub(super) fn attempts(&self) -> u64 {
-        self.attempts.get() + self.host_retries.causes().len() as u64
+        self.attempts.get() + self.host_retries.count()
     }
 
     /// Why attempts failed: what the host retried first, then what came through to the engine.

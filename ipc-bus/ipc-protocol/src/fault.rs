@@ -20,7 +20,8 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A fault of the extension that retrying does not mend.
+    /// A fault of the extension that gives no hope for the same call: [`Retry::Never`]. That is advice, which
+    /// a caller who knows better need not take.
     #[must_use]
     pub fn new(code: FaultCode, message: impl Into<String>) -> Self {
         let mut message = message.into();
@@ -103,7 +104,8 @@ fault_codes! {
     TooLarge = 12,
     /// Reading or writing failed: disk, file, device.
     Io = 13,
-    /// A frame carried an epoch that is not this instance's.
+    /// A frame carried an epoch that is not this instance's. Not said on a channel, where such frames are
+    /// dropped.
     StaleEpoch = 14,
     /// The peer broke the protocol.
     ProtocolViolation = 15,
@@ -137,7 +139,8 @@ pub enum Origin {
     Unknown,
 }
 
-/// Whether and when the same call may succeed.
+/// Whether and when the same call may succeed: the word of whoever failed. Nobody retries on a fault because of
+/// it alone; an operator's rule that names faults decides, and `AfterMs` then says how long to wait at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]

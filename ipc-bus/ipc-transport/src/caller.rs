@@ -18,7 +18,8 @@ use crate::payload::Payload;
 /// 1. Exactly one outcome per call.
 /// 2. `NotDelivered` only if the bytes were never visible to the extension; in doubt `Unknown`.
 /// 3. Calls of one caller to one instance are delivered in order; answers come in any order.
-/// 4. Dropping the [`Reply`] cancels the call; the cancel reaches the extension.
+/// 4. Dropping the [`Reply`] cancels the call; the cancel reaches the extension. Nobody learns the outcome
+///    then: [`crate::CallError::Cancelled`] is for a caller who still waits.
 pub trait Caller: Send + Sync {
     /// Starts a call. The payload is used up before this returns: it may borrow.
     fn call(&self, request: Request<'_>) -> Reply;
@@ -89,25 +90,38 @@ pub enum OnOverload {
 /// Retries that the host made for one call, or for several that share the log.
 #[derive(Debug, Default)]
 pub struct RetryLog {
-    causes: Mutex<Vec<Cause>>,
+    retries: Mutex<Retries>,
+}
+
+#[derive(Debug, Default)]
+struct Retries {
+    count: u64,
+    causes: Vec<Cause>,
 }
 
 impl RetryLog {
-    /// LIMIT: causes kept; later ones are only counted by their callers.
+    /// LIMIT: causes kept; later retries are only counted.
     pub const CAUSES_MAX: usize = 64;
 
     /// Writes one retry down.
     pub fn record(&self, cause: Cause) {
-        let mut causes = self.causes.lock();
-        if causes.len() < Self::CAUSES_MAX {
-            causes.push(cause);
+        let mut retries = self.retries.lock();
+        retries.count += 1;
+        if retries.causes.len() < Self::CAUSES_MAX {
+            retries.causes.push(cause);
         }
     }
 
-    /// The causes so far, oldest first.
+    /// How many retries there were, those included whose cause is not kept.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.retries.lock().count
+    }
+
+    /// The causes of the first [`Self::CAUSES_MAX`] retries, oldest first.
     #[must_use]
     pub fn causes(&self) -> Vec<Cause> {
-        self.causes.lock().clone()
+        self.retries.lock().causes.clone()
     }
 }
 
@@ -174,6 +188,18 @@ impl Future for Reply {
 mod tests {
     use super::*;
     use crate::payload::Encoded;
+
+    #[test]
+    fn a_log_counts_every_retry_and_keeps_the_first_causes() {
+        let log = RetryLog::default();
+        for index in 0..100 {
+            log.record(Cause::Died(index.to_string()));
+        }
+        assert_eq!(log.count(), 100);
+        let causes = log.causes();
+        assert_eq!(causes.len(), RetryLog::CAUSES_MAX);
+        assert_eq!(causes[63], Cause::Died("63".to_owned()));
+    }
 
     #[test]
     fn a_timeout_beyond_all_clocks_is_a_long_time_and_no_panic() {

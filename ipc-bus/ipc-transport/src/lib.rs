@@ -32,4 +32,4 @@ pub mod connection;
 
 pub use caller::{Caller, OnOverload, Reply, Request, RetryLog};
 pub use outcome::{Answer, CallError, CallResult, Cause};
-pub use payload::{Encoded, Fingerprint, Message, Payload, TypedSlot};
+pub use payload::{DecodeError, EncodeError, Encoded, Fingerprint, Message, Payload, TypedSlot};

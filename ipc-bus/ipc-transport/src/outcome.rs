@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::time::Duration;
 
-use ipc_protocol::Fault;
+use ipc_protocol::{Fault, FaultCode};
 
 use crate::payload::{DecodeError, Encoded, Message};
 
@@ -73,9 +73,10 @@ impl Answer {
 /// Why a call did not succeed, and whether it may have run.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The extension ran the call and says that it failed.
+    /// The extension answered that the call failed, or the host refused it in the same terms. Made with
+    /// [`From`], which tells [`Self::Cancelled`] apart.
     #[error(transparent)]
-    Fault(#[from] Fault),
+    Fault(Fault),
     /// The bytes were never visible to the extension: calling again is safe.
     #[error("the call was not delivered: {0}")]
     NotDelivered(Cause),
@@ -90,7 +91,9 @@ pub enum CallError {
         /// When it may be tried again; `None`: not without changing something.
         retry_after: Option<Duration>,
     },
-    /// The caller cancelled, and the extension acknowledged it.
+    /// The extension gave the call up as cancelled ([`FaultCode::Cancelled`]) while its caller still waited:
+    /// by its own decision, or because somebody between the two cancelled. It may have run in part. Not the
+    /// outcome of a dropped [`crate::Reply`], which has none.
     #[error("the call was cancelled")]
     Cancelled,
     /// The arguments could not be encoded. The caller's fault; nothing was sent.
@@ -99,6 +102,13 @@ pub enum CallError {
     /// The extension answered with something else than the interface says.
     #[error("the answer could not be decoded")]
     Decode(#[from] DecodeError),
+}
+
+impl From<Fault> for CallError {
+    /// What a caller who still waits learns of a fault.
+    fn from(fault: Fault) -> Self {
+        if fault.code == FaultCode::Cancelled { Self::Cancelled } else { Self::Fault(fault) }
+    }
 }
 
 /// What stood between a call and its answer.

@@ -22,15 +22,7 @@ impl Server {
     /// # Errors
     ///
     /// `Ok(Err(fault))`: the answer, which is to be sent. `Err`: the host used an id twice.
-    pub(super) fn begin(
-        &self,
-        header: &Header,
-        body: &[u8],
-        now: Instant,
-    ) -> Result<Result<Begun, Fault>, &'static str> {
-        if let Some(fault) = self.refuse(header, body) {
-            return Ok(Err(fault));
-        }
+    pub(super) fn begin(&self, header: &Header, now: Instant) -> Result<Result<Begun, Fault>, &'static str> {
         let deadline = match header.aux {
             0 => None,
             left_us => now.checked_add(std::time::Duration::from_micros(left_us)),
@@ -38,6 +30,7 @@ impl Server {
         let call = Arc::new(CallState::new(header.id, now, deadline));
         match self.calls.begin(&call) {
             Ok(()) => Ok(Ok(Begun { call, method: header.method as usize })),
+            Err(Refusal::Descriptors) => Ok(Err(no_descriptors())),
             Err(Refusal::Duplicate) => Err("the id of a call under way may not be used again"),
             Err(Refusal::Full) => Ok(Err(Fault::new(
                 FaultCode::Busy,
@@ -52,20 +45,14 @@ impl Server {
         }
     }
 
-    /// What is wrong with a call before it is looked into.
-    fn refuse(&self, header: &Header, body: &[u8]) -> Option<Fault> {
+    /// What is wrong with a call before its body is looked into.
+    pub(super) fn refuse(&self, header: &Header) -> Option<Fault> {
         let unsupported = |what: &str| Some(Fault::new(FaultCode::Unsupported, what));
-        if header.epoch != self.epoch {
-            return Some(Fault::new(
-                FaultCode::StaleEpoch,
-                format!("the call is for epoch {}, this instance is epoch {}", header.epoch, self.epoch),
-            ));
-        }
         if header.flags.contains(Flags::SEGMENT) {
             return unsupported("this extension does not read arguments from shared segments");
         }
         if header.descriptors > 0 {
-            return unsupported("this extension takes no file descriptors");
+            return Some(no_descriptors());
         }
         if header.codec == Codec::Wincode {
             return unsupported("this extension reads arguments as MessagePack only");
@@ -73,21 +60,11 @@ impl Server {
         if header.method as usize >= self.methods.len() {
             return Some(unknown_method(header.method as usize));
         }
-        if body.len() as u64 > self.message_bytes_max {
-            return Some(Fault::new(
-                FaultCode::TooLarge,
-                format!(
-                    "the arguments have {} bytes, above the limit of {}",
-                    body.len(),
-                    self.message_bytes_max
-                ),
-            ));
-        }
         None
     }
 
-    /// Runs a call and appends its answer, without writing it. `scratch` is for the result. Returns how many
-    /// bytes are queued.
+    /// Runs a call and appends its answer, without writing it. `scratch` is for the result; what it has after
+    /// that is of no use. Returns how many bytes are queued.
     pub(super) fn run(&self, begun: &Begun, body: &[u8], scratch: &mut Vec<u8>, now: Instant) -> usize {
         scratch.clear();
         let id = begun.call.id;
@@ -114,6 +91,10 @@ impl Server {
             self.keeper.end(Ok(End::Drained));
         }
     }
+}
+
+fn no_descriptors() -> Fault {
+    Fault::new(FaultCode::Unsupported, "this extension takes no file descriptors")
 }
 
 /// Where the arguments begin: after the metadata, if there is any.

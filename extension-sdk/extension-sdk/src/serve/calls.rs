@@ -1,7 +1,7 @@
 //! The calls that were begun and not yet answered: for cancelling them, counting them, and knowing when a drain
 //! is over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,10 @@ use parking_lot::Mutex;
 use super::role::READERS_MAX;
 use super::workers::WORKERS_MAX;
 use crate::context::CallState;
+
+/// LIMIT: calls whose descriptors came before them; the oldest is forgotten, and then fails when its arguments
+/// are decoded.
+const WITH_DESCRIPTORS_MAX: usize = 1024;
 
 /// Calls by id.
 pub(super) struct Calls {
@@ -20,6 +24,8 @@ pub(super) struct Calls {
 #[derive(Default)]
 struct State {
     running: HashMap<u64, Arc<CallState>>,
+    /// Calls to come that have descriptors, which nobody takes here.
+    with_descriptors: VecDeque<u64>,
     is_draining: bool,
 }
 
@@ -30,6 +36,8 @@ pub(super) enum Refusal {
     Full,
     /// The host said that no more would come.
     Draining,
+    /// Descriptors that belong to it came before it.
+    Descriptors,
     /// A call with this id is under way: the host broke the protocol.
     Duplicate,
 }
@@ -44,6 +52,10 @@ impl Calls {
 
     pub(super) fn begin(&self, call: &Arc<CallState>) -> Result<(), Refusal> {
         let mut state = self.state.lock();
+        if let Some(at) = state.with_descriptors.iter().position(|&id| id == call.id) {
+            state.with_descriptors.remove(at);
+            return Err(Refusal::Descriptors);
+        }
         if state.is_draining {
             return Err(Refusal::Draining);
         }
@@ -57,6 +69,18 @@ impl Calls {
                 Err(Refusal::Duplicate)
             }
         }
+    }
+
+    /// A descriptor came for the call that will have this id.
+    pub(super) fn expect_descriptors(&self, id: u64) {
+        let mut state = self.state.lock();
+        if state.with_descriptors.contains(&id) {
+            return;
+        }
+        if state.with_descriptors.len() == WITH_DESCRIPTORS_MAX {
+            state.with_descriptors.pop_front();
+        }
+        state.with_descriptors.push_back(id);
     }
 
     /// Takes a call off whose answer was appended. Returns whether that was the end of a drain.

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use ipc_protocol::Kind;
-use ipc_protocol::control::{Goodbye, Heartbeat};
+use ipc_protocol::control::{Goodbye, Heartbeat, LogRecord};
 use ipc_protocol::limits::HEARTBEAT_INTERVAL_MS;
 use parking_lot::{Condvar, Mutex};
 
@@ -23,6 +23,8 @@ pub(super) struct Keeper {
 #[derive(Default)]
 struct State {
     flush_is_wanted: bool,
+    /// Frames of another epoch since the last log record about them.
+    stale_frames: u64,
     end: Option<Result<End, ServeError>>,
 }
 
@@ -33,6 +35,12 @@ impl Keeper {
         if !std::mem::replace(&mut state.flush_is_wanted, true) {
             self.changed.notify_one();
         }
+    }
+
+    /// Counts a frame that was dropped because it is of another epoch. It is logged with the next heartbeat, so
+    /// that a host which sends many of them does not fill its own log.
+    pub(super) fn count_stale(&self) {
+        self.state.lock().stale_frames += 1;
     }
 
     /// Ends serving. The first end counts.
@@ -66,8 +74,17 @@ pub(super) fn keep(server: &Server, started: Instant) -> Result<End, ServeError>
             let (running, oldest) = server.calls.load(now);
             let oldest_ms = u64::try_from(oldest.as_millis()).unwrap_or(u64::MAX);
             server.output.append_control(Kind::Heartbeat, 0, &Heartbeat::new(running, oldest_ms));
+            log_stale(server);
         }
         server.output.flush();
+    }
+}
+
+fn log_stale(server: &Server) {
+    let stale_frames = std::mem::take(&mut server.keeper.state.lock().stale_frames);
+    if stale_frames > 0 {
+        let text = format!("{stale_frames} frames of another epoch were dropped");
+        server.output.log(&LogRecord::new(2, "extension_sdk", text));
     }
 }
 
@@ -78,6 +95,7 @@ fn say_goodbye(server: &Server, end: &Result<End, ServeError>) {
         Err(ServeError::Violation(violation)) => format!("the host broke the protocol: {violation}"),
         Err(error) => error.to_string(),
     };
+    log_stale(server);
     server.output.append_control(Kind::Goodbye, 0, &Goodbye::new(reason));
     server.output.flush_whole();
 }

@@ -10,16 +10,17 @@
 //! any --write failed, or closed--> broken: what is appended is dropped
 //! ```
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ipc_protocol::control::{LogRecord, Progress};
 use ipc_protocol::{Codec, Fault, Header, Kind, Retry};
-use ipc_transport::framing::{append_frame, append_message};
+use ipc_transport::framing::{append_frame, append_message, split_frames};
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use rustix::net::{SendFlags, send};
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use serde::Serialize;
 
 use super::keeper::Keeper;
@@ -33,6 +34,13 @@ const QUEUED_BYTES_MAX: usize = 64 << 20;
 
 /// LIMIT: bytes queued beyond which log records are dropped, and counted, instead of queued.
 const LOG_QUEUED_BYTES_MAX: usize = 1 << 20;
+
+/// LIMIT: the longest result that is copied behind its header; a longer one is queued as it is, so that it is not
+/// held twice.
+const COPIED_RESULT_BYTES_MAX: usize = 64 << 10;
+
+/// LIMIT: pieces handed to one system call.
+const SLICES_MAX: usize = 64;
 
 /// LIMIT: room that a queue keeps for the next messages.
 const KEPT_BYTES_MAX: usize = 1 << 20;
@@ -48,11 +56,48 @@ pub(crate) struct Output {
 
 #[derive(Default)]
 struct Queue {
-    bytes: Vec<u8>,
+    pending: Pending,
     spare: Vec<u8>,
     is_writing: bool,
     is_broken: bool,
     log_records_dropped: u64,
+}
+
+/// Bytes that wait to be written.
+#[derive(Default)]
+struct Pending {
+    /// Everything but large bodies.
+    bytes: Vec<u8>,
+    /// Large bodies, each with the number of `bytes` that go before it.
+    large: Vec<(usize, Bytes)>,
+    large_bytes: usize,
+}
+
+impl Pending {
+    fn len(&self) -> usize {
+        self.bytes.len() + self.large_bytes
+    }
+
+    fn push_large(&mut self, header: Header, body: &Bytes) {
+        for (header, part) in split_frames(header, body) {
+            self.bytes.extend_from_slice(&header);
+            self.large.push((self.bytes.len(), body.slice_ref(part)));
+        }
+        self.large_bytes += body.len();
+    }
+
+    /// Everything in its order.
+    fn slices(&self) -> Vec<IoSlice<'_>> {
+        let mut slices = Vec::with_capacity(2 * self.large.len() + 1);
+        let mut from = 0;
+        for (at, body) in &self.large {
+            slices.push(IoSlice::new(&self.bytes[from..*at]));
+            slices.push(IoSlice::new(body));
+            from = *at;
+        }
+        slices.push(IoSlice::new(&self.bytes[from..]));
+        slices
+    }
 }
 
 impl Output {
@@ -64,10 +109,14 @@ impl Output {
         &self.channel
     }
 
-    /// Appends a call's result. Returns how many bytes are queued.
-    pub(super) fn append_reply(&self, call: u64, body: &[u8]) -> usize {
+    /// Appends a call's result: a large one is taken out of `body`. Returns how many bytes are queued.
+    pub(super) fn append_reply(&self, call: u64, body: &mut Vec<u8>) -> usize {
         let header = Header { codec: Codec::MessagePack, ..Header::new(Kind::Reply, self.epoch, call) };
-        self.append(|bytes| append_frame(bytes, header, body))
+        if body.len() <= COPIED_RESULT_BYTES_MAX {
+            return self.append(|pending| append_frame(&mut pending.bytes, header, body));
+        }
+        let body = Bytes::from(std::mem::take(body));
+        self.append(|pending| pending.push_large(header, &body))
     }
 
     /// Appends a call's failure. Returns how many bytes are queued.
@@ -76,23 +125,23 @@ impl Output {
         if let Retry::AfterMs(after_ms) = fault.retry {
             header.aux = after_ms.into();
         }
-        self.append(|bytes| encode(bytes, header, fault))
+        self.append(|pending| encode(&mut pending.bytes, header, fault))
     }
 
     /// Appends a control message.
     pub(super) fn append_control<T: Serialize>(&self, kind: Kind, id: u64, message: &T) {
-        self.append(|bytes| encode(bytes, Header::new(kind, self.epoch, id), message));
+        self.append(|pending| encode(&mut pending.bytes, Header::new(kind, self.epoch, id), message));
     }
 
     /// Appends a frame without a body.
     pub(super) fn append_bare(&self, kind: Kind, id: u64) {
-        self.append(|bytes| append_frame(bytes, Header::new(kind, self.epoch, id), &[]));
+        self.append(|pending| append_frame(&mut pending.bytes, Header::new(kind, self.epoch, id), &[]));
     }
 
     /// Queues a log record, to be written with whatever is written next, soon in any case. Never waits.
     pub(crate) fn log(&self, record: &LogRecord) {
         let mut queue = self.queue.lock();
-        if queue.bytes.len() >= LOG_QUEUED_BYTES_MAX || queue.is_broken {
+        if queue.pending.len() >= LOG_QUEUED_BYTES_MAX || queue.is_broken {
             queue.log_records_dropped += 1;
             return;
         }
@@ -101,16 +150,16 @@ impl Output {
         if dropped > 0 {
             let text =
                 format!("{dropped} log records were dropped because the host did not read them in time");
-            encode(&mut queue.bytes, header, &LogRecord::new(2, "extension_sdk", text));
+            encode(&mut queue.pending.bytes, header, &LogRecord::new(2, "extension_sdk", text));
         }
-        encode(&mut queue.bytes, header, record);
+        encode(&mut queue.pending.bytes, header, record);
         drop(queue);
         self.keeper.flush_soon();
     }
 
-    fn append(&self, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+    fn append(&self, write: impl FnOnce(&mut Pending)) -> usize {
         let mut queue = self.queue.lock();
-        while queue.bytes.len() >= QUEUED_BYTES_MAX && !queue.is_broken {
+        while queue.pending.len() >= QUEUED_BYTES_MAX && !queue.is_broken {
             if queue.is_writing {
                 self.has_room.wait(&mut queue);
             } else {
@@ -118,16 +167,16 @@ impl Output {
             }
         }
         if !queue.is_broken {
-            write(&mut queue.bytes);
+            write(&mut queue.pending);
         }
-        queue.bytes.len()
+        queue.pending.len()
     }
 
     /// Writes what is queued, unless somebody is writing: then that one does. Blocks while the host does not
     /// read.
     pub(super) fn flush(&self) {
         let queue = self.queue.lock();
-        if !queue.is_writing && !queue.bytes.is_empty() {
+        if !queue.is_writing && !queue.pending.bytes.is_empty() {
             drop(self.write_queued(queue));
         }
     }
@@ -143,11 +192,13 @@ impl Output {
 
     fn write_queued<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
         queue.is_writing = true;
-        while !queue.bytes.is_empty() && !queue.is_broken {
-            let spare = std::mem::take(&mut queue.spare);
-            let mut bytes = std::mem::replace(&mut queue.bytes, spare);
+        // Large bodies have a header among the bytes, so these are never empty before those are.
+        while !queue.pending.bytes.is_empty() && !queue.is_broken {
+            let next = Pending { bytes: std::mem::take(&mut queue.spare), ..Pending::default() };
+            let pending = std::mem::replace(&mut queue.pending, next);
             self.has_room.notify_all();
-            let written = MutexGuard::unlocked(&mut queue, || write_all(&self.channel, &bytes));
+            let (written, mut bytes) =
+                MutexGuard::unlocked(&mut queue, || (write_pending(&self.channel, &pending), pending.bytes));
             queue.is_broken |= written.is_err();
             bytes.clear();
             bytes.shrink_to(KEPT_BYTES_MAX);
@@ -155,7 +206,7 @@ impl Output {
         }
         if queue.is_broken {
             // The reading side sees the end of the channel by itself.
-            queue.bytes.clear();
+            queue.pending = Pending::default();
         }
         queue.is_writing = false;
         self.has_room.notify_all();
@@ -184,6 +235,24 @@ fn encode<T: Serialize>(bytes: &mut Vec<u8>, header: Header, message: &T) {
     debug_assert!(encoded.is_ok(), "a control message could not be encoded");
 }
 
+fn write_pending(channel: &UnixStream, pending: &Pending) -> io::Result<()> {
+    if pending.large.is_empty() {
+        return write_all(channel, &pending.bytes);
+    }
+    let mut slices = pending.slices();
+    let mut rest = slices.as_mut_slice();
+    while !rest.is_empty() {
+        let room = &rest[..rest.len().min(SLICES_MAX)];
+        match sendmsg(channel, room, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut rest, written),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 fn write_all(channel: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match send(channel, bytes, SendFlags::NOSIGNAL) {
@@ -194,4 +263,57 @@ fn write_all(channel: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use ipc_protocol::limits::FRAME_BODY_BYTES_MAX;
+    use ipc_transport::framing::FrameBuffer;
+
+    use super::*;
+
+    #[test]
+    fn a_large_result_is_queued_as_it_is_and_leaves_in_its_place() {
+        // More pieces than one system call takes, and more bytes than the channel holds.
+        const LARGE: usize = 40 * FRAME_BODY_BYTES_MAX as usize + 5;
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let output = Output::new(theirs, 3, Arc::default());
+        output.append_reply(1, &mut vec![1; 10]);
+        let mut large = vec![2; LARGE];
+        large[LARGE - 1] = 9;
+        let place = large.as_ptr();
+        let queued = output.append_reply(2, &mut large);
+        assert!(large.is_empty(), "it was taken");
+        output.append_bare(Kind::Pong, 3);
+        output.append_reply(4, &mut vec![4; COPIED_RESULT_BYTES_MAX + 1]);
+        {
+            let queue = output.queue.lock();
+            assert_eq!(queue.pending.large[0].1.as_ptr(), place, "it was copied");
+            assert!(queue.pending.bytes.len() < 10_000);
+            assert!(queued > LARGE && queue.pending.len() > queued + COPIED_RESULT_BYTES_MAX);
+        }
+        let reader = thread::spawn(move || {
+            let mut frames = FrameBuffer::new(u64::MAX);
+            let mut come = Vec::new();
+            while come.len() < 4 {
+                match frames.next_frame().unwrap() {
+                    Some(frame) => come.push(frame),
+                    None => {
+                        let read = frames.read_from(|room| io::Read::read(&mut &ours, room)).unwrap();
+                        assert!(read > 0, "the channel ended after {} messages", come.len());
+                    }
+                }
+            }
+            come
+        });
+        output.flush_whole();
+        let come = reader.join().unwrap();
+        let seen = come.iter().map(|frame| (frame.header.id, frame.body.len(), frame.body.last().copied()));
+        let expected =
+            [(1, 10, Some(1)), (2, LARGE, Some(9)), (3, 0, None), (4, COPIED_RESULT_BYTES_MAX + 1, Some(4))];
+        assert_eq!(seen.collect::<Vec<_>>(), expected);
+        assert_eq!(output.queue.lock().pending.len(), 0);
+    }
 }

@@ -170,10 +170,14 @@ fn act(
     local: &mut Local,
 ) -> Result<Held, Violation> {
     let Header { kind, id, .. } = *header;
+    if header.epoch != server.epoch {
+        // Meant for another incarnation. An answer would bear this one's epoch, and so be taken for an answer to
+        // another call.
+        server.keeper.count_stale();
+        return Ok(Held::Yes);
+    }
     match kind {
         Kind::Call => return call(server, header, owned, arrived, local),
-        // Meant for another incarnation.
-        _ if header.epoch != server.epoch => {}
         Kind::Cancel => server.calls.cancel(id),
         Kind::Ping => server.output.append_bare(Kind::Pong, id),
         Kind::Drain => {
@@ -189,7 +193,9 @@ fn act(
             let fault = Fault::new(FaultCode::Unsupported, "this extension has no streams");
             server.output.append_control(Kind::StreamEnd, id, &fault);
         }
-        // Of things that this extension never began. A descriptor was closed by the system, as nobody took it.
+        // The descriptor itself was closed by the system, as nobody took it.
+        Kind::Descriptor if id != 0 => server.calls.expect_descriptors(id),
+        // Of things that this extension never began.
         Kind::StreamEnd
         | Kind::StreamDrop
         | Kind::HostReply
@@ -225,9 +231,13 @@ fn call(
     local: &mut Local,
 ) -> Result<Held, Violation> {
     let Header { kind, id, .. } = *header;
+    if let Some(fault) = server.refuse(header) {
+        server.output.append_fault(id, &fault);
+        return Ok(Held::Yes);
+    }
     let body = owned.as_deref().unwrap_or(&local.body);
     let body = arguments(header, body).map_err(|what| Violation::Frame { kind, id, what })?;
-    let begun = match server.begin(header, body, arrived) {
+    let begun = match server.begin(header, arrived) {
         Ok(Ok(begun)) => begun,
         Ok(Err(fault)) => {
             server.output.append_fault(id, &fault);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ipc_protocol::control::{Goodbye, LogRecord, Metadata, Progress};
+use ipc_protocol::control::{DescriptorGrant, Goodbye, LogRecord, Metadata, Progress};
 use ipc_protocol::handshake::{Hello, Ready, Welcome};
 use ipc_protocol::{Codec, Fault, FaultCode, Flags, Header, Kind};
 use ipc_transport::framing::{Frame, FrameBuffer, append_frame, append_message};
@@ -354,8 +354,8 @@ fn what_cannot_be_called_is_a_fault_of_that_call() {
         (Header { method: 6, ..call }, &b"\x80"[..], FaultCode::UnknownMethod),
         (Header { codec: Codec::Wincode, ..call }, b"\x80", FaultCode::Unsupported),
         (Header { flags: Flags::SEGMENT, ..call }, b"\x80", FaultCode::Unsupported),
+        (Header { flags: Flags::SEGMENT.union(Flags::METADATA), ..call }, b"\x80", FaultCode::Unsupported),
         (Header { descriptors: 1, ..call }, b"\x80", FaultCode::Unsupported),
-        (Header { epoch: EPOCH - 1, ..call }, b"\x80", FaultCode::StaleEpoch),
         (call, b"\x80", FaultCode::InvalidArgument),
         (call, b"\x81\xa1", FaultCode::InvalidArgument),
         (call, b"\x80\x80", FaultCode::InvalidArgument),
@@ -382,15 +382,46 @@ fn features_that_are_not_built_are_answered_or_ignored_as_the_protocol_says() {
 }
 
 #[test]
-fn frames_for_another_epoch_are_dropped() {
+fn a_call_whose_descriptors_came_before_it_is_refused_and_no_other() {
+    let mut host = Host::open();
+    host.send_message(
+        Header { descriptors: 1, ..Header::new(Kind::Descriptor, EPOCH, 1) },
+        &DescriptorGrant::new("artifact", 0, 10),
+    );
+    host.bare(Kind::Descriptor, 0);
+    host.call(2, ADD, &json!({"numbers": [2]}));
+    assert_eq!(host.result::<u64>(2), 2);
+    host.call(1, ADD, &json!({"numbers": [1]}));
+    let fault = host.fault(1);
+    assert_eq!(
+        (fault.code, &*fault.message),
+        (FaultCode::Unsupported, "this extension takes no file descriptors")
+    );
+    // A host may send as many as it likes: the oldest are forgotten.
+    for id in 10..2000 {
+        host.bare(Kind::Descriptor, id);
+    }
+    host.call(1999, ADD, &json!({"numbers": []}));
+    assert_eq!(host.fault(1999).code, FaultCode::Unsupported);
+    host.call(10, ADD, &json!({"numbers": []}));
+    assert_eq!(host.result::<u64>(10), 0);
+}
+
+#[test]
+fn frames_for_another_epoch_are_dropped_and_counted() {
     let mut host = Host::open();
     let mut bytes = Vec::new();
-    for kind in [Kind::Drain, Kind::Ping, Kind::Cancel] {
+    // Nothing of them is looked at, not even what would end serving.
+    for kind in [Kind::Call, Kind::Drain, Kind::Ping, Kind::Cancel, Kind::StreamData, Kind::Reply] {
         append_frame(&mut bytes, Header::new(kind, EPOCH + 1, 1), &[]);
     }
     host.send(&bytes);
     host.call(1, ADD, &json!({"numbers": [1]}));
     assert_eq!(host.result::<u64>(1), 1);
+    host.bare(Kind::Drain, 0);
+    let record: LogRecord = host.next().decode().unwrap();
+    assert_eq!((record.level, &*record.message), (2, "6 frames of another epoch were dropped"));
+    assert_eq!(host.next().header.kind, Kind::Goodbye);
 }
 
 #[test]

@@ -54,6 +54,7 @@ pub(super) async fn greet(
     loop {
         let frame = awaited.read(&socket, &mut frames).await?;
         if incoming::is_event(frame.header.kind) {
+            check_epoch(&frame, hello)?;
             incoming::tell(&frame.as_ref(), events).map_err(|violation| HandshakeError::NotProtocol {
                 peer: PEER,
                 expected: Kind::Ready,
@@ -88,19 +89,11 @@ impl Awaited {
     }
 
     fn check(&self, frame: &Frame, hello: &Hello) -> Result<(), HandshakeError> {
-        let Header { kind, epoch, .. } = frame.header;
-        if kind != self.expected {
-            return Err(HandshakeError::Unexpected { peer: PEER, expected: self.expected, came: kind });
+        let came = frame.header.kind;
+        if came != self.expected {
+            return Err(HandshakeError::Unexpected { peer: PEER, expected: self.expected, came });
         }
-        if epoch != hello.epoch {
-            return Err(HandshakeError::Mismatch {
-                peer: PEER,
-                field: "epoch",
-                expected: hello.epoch.to_string(),
-                came: epoch.to_string(),
-            });
-        }
-        Ok(())
+        check_epoch(frame, hello)
     }
 
     async fn write(
@@ -151,6 +144,19 @@ impl Awaited {
             }
         }
     }
+}
+
+/// While the epoch is being agreed on, another one is a refusal; frames of another one are dropped only later.
+fn check_epoch(frame: &Frame, hello: &Hello) -> Result<(), HandshakeError> {
+    if frame.header.epoch == hello.epoch {
+        return Ok(());
+    }
+    Err(HandshakeError::Mismatch {
+        peer: PEER,
+        field: "epoch",
+        expected: hello.epoch.to_string(),
+        came: frame.header.epoch.to_string(),
+    })
 }
 
 fn is_closed(error: &io::Error) -> bool {

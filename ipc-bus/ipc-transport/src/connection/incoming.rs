@@ -74,7 +74,7 @@ fn answer(state: &mut State, frame: FrameRef<'_>, wake: &mut Vec<Waker>) -> Resu
                 let Fault { code, origin, retry, message, .. } = frame.decode()?;
                 // `new` holds the message to its limit, whatever the peer sent.
                 let fault = Fault::new(code, message).with_origin(origin).with_retry(retry);
-                return Ok(Err(CallError::Fault(fault)));
+                return Ok(Err(CallError::from(fault)));
             }
             if codec != Codec::MessagePack {
                 return Err(Violation::Frame { kind, id, what: "has a codec that was not agreed on" });
@@ -125,6 +125,7 @@ fn other(
     match kind {
         kind if is_event(kind) => return tell(frame, events),
         Kind::Goodbye => {
+            check_plain(&frame.header)?;
             events.goodbye(frame.decode::<Goodbye>()?);
             *has_left = true;
             return Ok(());

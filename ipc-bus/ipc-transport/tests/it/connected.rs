@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipc_protocol::control::{Event, Goodbye, Heartbeat, LogRecord, Progress};
 use ipc_protocol::handshake::Hello;
 use ipc_protocol::limits::FRAME_BODY_BYTES_MAX;
-use ipc_protocol::{Codec, Kind};
+use ipc_protocol::{Codec, Fault, FaultCode, Kind};
 use ipc_testkit::Peer;
 use ipc_testkit::peer::PATIENCE;
 use ipc_transport::connection::{CloseReason, ConnectOptions, Connection, PeerEvents, connect};
@@ -51,6 +51,21 @@ async fn a_call_says_method_epoch_codec_and_time_left() {
     assert_eq!((header.method, header.epoch, header.codec), (1, EPOCH, Codec::MessagePack));
     assert!((1..=5_000_000).contains(&header.aux), "{} us left", header.aux);
     assert!(header.id != 0, "0 means that there is no call");
+}
+
+#[tokio::test]
+async fn an_extension_that_ends_a_call_as_cancelled_tells_whoever_still_waits() {
+    let script = |mut peer: Peer| {
+        for code in [FaultCode::Cancelled, FaultCode::Failed] {
+            let call = peer.expect(Kind::Call);
+            peer.say(Kind::Fault, call.header.id, &Fault::new(code, "the caller cancelled the call"));
+        }
+    };
+    let (connection, _) = connect_to(script, Arc::new(())).await;
+    let cancelled = call(&connection, "echo", vec![0xc0]).await;
+    assert!(matches!(cancelled, Err(CallError::Cancelled)), "{cancelled:?}");
+    let failed = call(&connection, "echo", vec![0xc0]).await;
+    assert!(matches!(failed, Err(CallError::Fault(_))), "{failed:?}");
 }
 
 #[tokio::test]

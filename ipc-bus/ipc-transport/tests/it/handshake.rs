@@ -199,6 +199,18 @@ async fn logs_of_the_start_are_passed_on_before_it_is_over() {
     assert_eq!(*logs.0.lock(), ["warming up"]);
 }
 
+#[tokio::test]
+async fn a_log_of_another_incarnation_ends_the_handshake() {
+    let script = |mut peer: Peer| {
+        let accepted = accept(&peer.socket, "test", PATIENCE).expect("the host says hello");
+        peer.hello = accepted.hello.clone();
+        accepted.welcome(&peer.socket, "1", vec![]).expect("the host reads");
+        peer.hello.epoch = 2;
+        peer.say(Kind::Log, 0, &LogRecord::new(3, "test", "from before"));
+    };
+    assert_eq!(refusal(script, options()).await, "the extension's epoch is 2, where 3 was expected");
+}
+
 #[test]
 fn an_extension_that_is_started_by_hand_says_so() {
     let (mut ours, theirs) = UnixStream::pair().expect("a socket pair is to be had");

@@ -79,10 +79,11 @@ async fn what_may_not_come_ends_the_peer() {
     .await;
     assert!(codec.ends_with("has a codec that was not agreed on"), "{codec}");
     for flags in [Flags::SEGMENT, Flags::METADATA] {
-        let flags =
-            violation(move |peer, id| peer.send(Header { flags, ..peer.header(Kind::Reply, id) }, b"\xc0"))
-                .await;
-        assert!(flags.ends_with("has flags that were not agreed on"), "{flags}");
+        for (kind, body) in [(Kind::Reply, b"\xc0"), (Kind::Goodbye, b"\x80")] {
+            let what =
+                violation(move |peer, id| peer.send(Header { flags, ..peer.header(kind, id) }, body)).await;
+            assert!(what.ends_with("has flags that were not agreed on"), "{what}");
+        }
     }
 }
 
