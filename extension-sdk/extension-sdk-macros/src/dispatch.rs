@@ -5,6 +5,7 @@ use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 
+use crate::message;
 use crate::model::{Interface, Method, Parameter};
 
 /// A hidden function of the trait that gives the table.
@@ -86,7 +87,11 @@ pub(crate) fn messages(interface: &Interface) -> TokenStream {
             let (attributes, name, kind) = (&argument.attributes, &argument.name, &argument.kind);
             quote!(#(#attributes)* #name: #kind)
         });
+        let parts = method.arguments().map(|argument| (&argument.kind, &*argument.attributes));
+        let checks = message::checks(&method.item.sig.generics, parts);
         quote! {
+            #checks
+
             #[doc = #title]
             #[allow(non_camel_case_types, reason = "made of the interface's and the method's name")]
             #[derive(

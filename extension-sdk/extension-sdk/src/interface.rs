@@ -6,6 +6,8 @@
 use ipc_protocol::{Fault, FaultCode};
 use ipc_transport::Message;
 use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::context::Context;
 use crate::schema::Schemas;
@@ -47,6 +49,23 @@ pub trait Sendable: Message + JsonSchema {}
 
 impl<T: Message + JsonSchema> Sendable for T {}
 
+/// What can be a part of a message or one of several arguments. Generated code asks for it at the part's own place,
+/// before the derives do, whose errors do not say what to write.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be sent in a message",
+    label = "not a message",
+    note = "put `#[extension_sdk::message]` on its definition; a type of another crate needs `Serialize`, \
+            `Deserialize` and `JsonSchema`, or a `#[serde(with = \"...\")]` and `#[schemars(with = \"...\")]` here"
+)]
+pub trait Part: Serialize + DeserializeOwned + JsonSchema {}
+
+impl<T: Serialize + DeserializeOwned + JsonSchema> Part for T {}
+
+/// Asks for [`Part`].
+#[doc(hidden)]
+pub const fn is_part<T: Part>() {}
+
 /// Appends a method's result.
 ///
 /// # Errors
@@ -57,4 +76,60 @@ pub fn encode_result<T: Sendable>(result: &T, out: &mut Vec<u8>) -> Result<(), F
     ipc_transport::payload::encode_into(result, out).map_err(|error| {
         Fault::new(FaultCode::Failed, format!("the result could not be encoded: {}", error.0))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use ipc_transport::Encoded;
+
+    /// Cannot be sent by itself.
+    #[derive(Clone, Debug, Default, PartialEq)]
+    struct Local;
+
+    impl From<u8> for Converted {
+        fn from(_: u8) -> Self {
+            Self(Local)
+        }
+    }
+
+    impl From<Converted> for u8 {
+        fn from(_: Converted) -> Self {
+            7
+        }
+    }
+
+    #[extension_sdk::message]
+    #[derive(Clone, Debug, PartialEq)]
+    #[serde(from = "u8", into = "u8")]
+    #[schemars(with = "u8")]
+    struct Converted(Local);
+
+    #[extension_sdk::message]
+    #[derive(Debug, PartialEq)]
+    struct Odd {
+        #[serde(skip)]
+        local: Local,
+        #[cfg(any())]
+        gone: Nowhere,
+        child: Option<Box<Self>>,
+        siblings: Vec<Odd>,
+        converted: Converted,
+    }
+
+    #[extension_sdk::message]
+    #[derive(Debug, PartialEq)]
+    enum Choice {
+        #[serde(skip)]
+        Never(Local),
+        Always(Odd),
+    }
+
+    #[test]
+    fn parts_that_are_not_sent_as_they_are_need_not_be_messages() {
+        let odd = |child| Odd { local: Local, child, siblings: Vec::new(), converted: Converted(Local) };
+        let choice = Choice::Always(odd(Some(Box::new(odd(None)))));
+        let sent = Encoded::from_value(&choice).unwrap();
+        assert_eq!(sent.decode::<Choice>().unwrap(), choice);
+        assert!(Encoded::from_value(&Choice::Never(Local)).is_err());
+    }
 }

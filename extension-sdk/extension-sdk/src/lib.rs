@@ -94,6 +94,6 @@ pub mod __private {
     pub use crate::arguments::decode as decode_arguments;
     pub use crate::block_on::block_on;
     pub use crate::definition::{Start, definition};
-    pub use crate::interface::{Interface, Method, Sendable, encode_result};
+    pub use crate::interface::{Interface, Method, Part, Sendable, encode_result, is_part};
     pub use crate::schema::schemas;
 }

@@ -75,8 +75,7 @@ impl<T: Send + Sync> Service for Started<T> {
         let result = match self.methods.get(method) {
             // A handler that panics may leave its own value in any state; it is the author's to make that
             // good. Nothing of ours is touched inside.
-            Some(run) => catch_unwind(AssertUnwindSafe(|| run(&self.extension, cx, body, out)))
-                .unwrap_or_else(|payload| Err(panic_fault(&*payload))),
+            Some(run) => caught(|| run(&self.extension, cx, body, out)),
             None => Err(unknown_method(method)),
         };
         if result.is_err() {
@@ -103,8 +102,7 @@ pub(crate) fn start<T: Send + Sync + 'static>(
     let methods =
         definition.interfaces.iter().flat_map(|interface| &interface.methods).map(|m| m.run).collect();
     let start = definition.start.run;
-    let extension = catch_unwind(AssertUnwindSafe(|| start(config)))
-        .unwrap_or_else(|payload| Err(panic_fault(&*payload)))?;
+    let extension = caught(|| start(config))?;
     Ok(Box::new(Started { extension, methods }))
 }
 
@@ -130,12 +128,24 @@ fn keep_panic_locations() {
     });
 }
 
-fn panic_fault(payload: &(dyn Any + Send)) -> Fault {
-    let message = payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a value that is not text");
+/// Runs the author's code; its panic becomes a fault.
+fn caught<R>(run: impl FnOnce() -> Result<R, Fault>) -> Result<R, Fault> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| Err(panic_fault(payload)))
+}
+
+fn panic_fault(payload: Box<dyn Any + Send>) -> Fault {
+    let message = match payload.downcast::<String>() {
+        Ok(text) => *text,
+        Err(payload) => match payload.downcast::<&str>() {
+            Ok(text) => (*text).to_owned(),
+            Err(payload) => {
+                // It is the author's value, and its `drop` may panic in its turn, outside of any catch. What
+                // panics with something else than text is rare enough to be leaked.
+                std::mem::forget(payload);
+                "a value that is not text".to_owned()
+            }
+        },
+    };
     let location = PANIC_LOCATION.with(RefCell::take);
     let place = location.map(|location| format!(" at {location}")).unwrap_or_default();
     Fault::new(FaultCode::Panicked, format!("the method panicked{place}: {message}"))

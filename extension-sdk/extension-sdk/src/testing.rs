@@ -46,9 +46,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use ipc_protocol::control::Progress;
 use ipc_protocol::handshake::MethodEntry;
-use ipc_protocol::{Fault, FaultCode};
+use ipc_protocol::{Fault, FaultCode, Origin};
+use ipc_transport::scan::scan;
 use ipc_transport::{Answer, CallError, CallResult, Caller, Encoded, Reply, Request};
 use serde::Serialize;
 
@@ -134,8 +136,18 @@ impl InProcess {
         let body = request.payload.into_encoded()?;
         let mut result = Vec::new();
         self.service.run(method, &context_until(Some(request.deadline)), &body.bytes, &mut result)?;
-        Ok(Answer::encoded(Encoded::message_pack(result)))
+        answer(result)
     }
+}
+
+/// The answer of a result, looked over as the host does: a test is not to accept what a melody could not use.
+fn answer(result: impl Into<Bytes>) -> CallResult {
+    let result = result.into();
+    scan(&result).map_err(|error| {
+        let fault = Fault::new(FaultCode::ProtocolViolation, format!("the host refuses the result: {error}"));
+        fault.with_origin(Origin::Transport)
+    })?;
+    Ok(Answer::encoded(Encoded::message_pack(result)))
 }
 
 /// The index of a method in the table.
@@ -143,4 +155,53 @@ fn find<'a>(mut methods: impl Iterator<Item = &'a MethodEntry>, name: &str) -> R
     methods.position(|method| method.name == name).ok_or_else(|| {
         Fault::new(FaultCode::UnknownMethod, format!("the extension has no method `{name}`")).into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use ipc_protocol::limits::NESTING_MAX;
+
+    use super::*;
+
+    /// A list in a list in a list.
+    #[extension_sdk::message]
+    pub(super) struct Nested(Vec<Nested>);
+
+    #[extension_sdk::interface]
+    pub(super) trait Nesting {
+        /// Nests lists.
+        fn nest(&self, depth: usize) -> Result<Nested, Fault>;
+    }
+
+    #[derive(Default)]
+    struct Nest;
+
+    impl Nesting for Nest {
+        fn nest(&self, depth: usize) -> Result<Nested, Fault> {
+            Ok((1..depth).fold(Nested(Vec::new()), |inner, _| Nested(vec![inner])))
+        }
+    }
+
+    mod exported {
+        use super::{Nest, Nesting};
+        crate::export!(Nest as Nesting);
+        const _: fn() -> std::process::ExitCode = main;
+    }
+
+    #[test]
+    fn a_result_that_the_host_would_refuse_fails_in_a_test_too() {
+        let callers = [
+            NestingClient::new(in_process::<Nest>().unwrap()),
+            NestingClient::new(over_socket::<Nest>().unwrap()),
+        ];
+        for nesting in callers {
+            assert!(block_on(nesting.nest(NESTING_MAX)).is_ok());
+            match block_on(nesting.nest(NESTING_MAX + 1)) {
+                Err(CallError::Fault(fault)) => {
+                    assert!(fault.message.contains("nests deeper than 128"), "{}", fault.message);
+                }
+                other => panic!("{:?}", other.err()),
+            }
+        }
+    }
 }

@@ -68,7 +68,12 @@ impl Found<'_> {
             }
             // It is gone since its folder was read, and so it is not there.
             Err(error) if is_not_found(&error) => {}
-            Err(error) => self.add_problem(entry.path(), &error),
+            // In a folder that may be read but not entered: a file all the same, and whoever opens it will say
+            // why that cannot be done.
+            Err(_) => {
+                let path = blob(entry.path().strip_prefix(self.root).unwrap_or(entry.path()));
+                self.tree.entries.push(Entry { path, bytes: 0 });
+            }
         }
     }
 

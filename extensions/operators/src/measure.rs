@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
+use std::time::Duration;
 
 use extension_sdk::{Context, Fault, FaultCode};
 use interfaces::{Entry, Row};
@@ -17,6 +18,9 @@ use crate::language;
 
 /// Bytes that are read at a time.
 const BUFFER_BYTES: usize = 128 << 10;
+
+/// Before a call's deadline, so long: what a file did not give by then becomes a row that says so.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
 
 /// A file with a zero byte among its first bytes, this many, is no text.
 const BINARY_LOOK_BYTES: usize = 8 << 10;
@@ -102,6 +106,7 @@ struct Contents {
 
 impl Contents {
     fn read(cx: &Context, mut file: File) -> Result<Self, Unread> {
+        let patience = cx.remaining();
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut hasher = blake3::Hasher::new();
         let mut counts = Counts::default();
@@ -118,6 +123,12 @@ impl Contents {
             counts.add(part);
             bytes += part.len() as u64;
             cx.check().map_err(Unread::Stopped)?;
+            // One slow file must not cost the others their report.
+            if let (Some(patience), Some(left)) = (patience, cx.remaining())
+                && left < ANSWER_TIME.min(patience / 2)
+            {
+                return Err(Unread::Error(format!("it could not be read to its end within {patience:.0?}")));
+            }
         }
         let Counts { newlines, words, is_binary, last, .. } = counts;
         let lines = newlines + u64::from(bytes > 0 && last != b'\n');

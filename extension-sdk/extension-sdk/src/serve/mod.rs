@@ -27,8 +27,11 @@ mod role;
 mod tests;
 mod workers;
 
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ipc_protocol::control::Goodbye;
@@ -143,6 +146,34 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
     let end = keeper::keep(&server, Instant::now());
     server.close();
     end
+}
+
+/// Starts a thread that the channel depends on. Handlers' panics end in [`service`]; if `run` unwinds all the
+/// same, calls would wait for answers that nobody gives, so the process ends and the host starts another.
+fn start_thread(
+    server: &Arc<Server>,
+    name: &'static str,
+    run: impl FnOnce(&Arc<Server>) + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let server = Arc::clone(server);
+    thread::Builder::new().name(name.into()).spawn(move || {
+        abort_on_panic(name, || run(&server));
+        // The last thread drops the author's value here, where its panic costs nothing any more.
+        drop(server);
+    })
+}
+
+fn abort_on_panic(name: &str, run: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
+        // It may panic again while it is dropped.
+        std::mem::forget(payload);
+        let text = format!(
+            "extension_sdk: thread `{name}` panicked outside of any method, so the process is aborted\n"
+        );
+        // Nowhere is left to say that even this failed.
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+        std::process::abort();
+    }
 }
 
 impl Server {

@@ -11,9 +11,10 @@ const FAST_AVERAGE_MAX: Duration =
 /// Calls that must be known before a method can be fast.
 const CALLS_KNOWN_MIN: u64 = 8;
 
-/// What a call counts that kept the reading role until it was passed on. Decays below [`FAST_AVERAGE_MAX`]
-/// after some forty fast calls.
-pub(super) const STUCK: Duration = Duration::from_millis(20);
+/// What a call counts that kept the reading role until it was passed on, before it is known how long it takes in
+/// the end: enough that its method is not fast meanwhile. Decays below [`FAST_AVERAGE_MAX`] after some twelve
+/// fast calls.
+pub(super) const STUCK: Duration = if cfg!(test) { COUNTED_MAX } else { Duration::from_millis(2) };
 
 /// LIMIT: the longest time that one call counts, so that one slow call is forgotten again.
 const COUNTED_MAX: Duration = Duration::from_millis(50);

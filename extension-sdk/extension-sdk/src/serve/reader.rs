@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -14,7 +13,7 @@ use super::answer::arguments;
 use super::output::COALESCED_BYTES_MAX;
 use super::role::Away;
 use super::workers::{self, Job, SCRATCH_BYTES_MAX};
-use super::{End, ServeError, Server};
+use super::{End, ServeError, Server, start_thread};
 
 /// What is read and not yet acted on. Behind a mutex that only the holder of the role locks.
 pub(super) struct Reading {
@@ -50,8 +49,7 @@ enum Held {
 /// Starts the first reader.
 pub(super) fn start(server: &Arc<Server>) -> io::Result<()> {
     server.role.add_reader();
-    let server = Arc::clone(server);
-    thread::Builder::new().name("reader".into()).spawn(move || read(&server))?;
+    start_thread(server, "reader", read)?;
     Ok(())
 }
 
@@ -61,12 +59,11 @@ pub(super) fn start_successor(server: &Arc<Server>, seen: u64) {
     if !server.role.add_reader() {
         return;
     }
-    let shared = Arc::clone(server);
-    let started = thread::Builder::new().name("reader".into()).spawn(move || {
-        if shared.role.take_over(seen) {
-            read(&shared);
+    let started = start_thread(server, "reader", move |server| {
+        if server.role.take_over(seen) {
+            read(server);
         } else {
-            shared.role.remove_reader();
+            server.role.remove_reader();
         }
     });
     if started.is_err() {

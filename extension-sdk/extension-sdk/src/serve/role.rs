@@ -24,13 +24,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::pace::STUCK;
-use super::{Server, reader};
+use super::{Server, reader, start_thread};
 
-/// How long a reader may be away before the role is passed on, at least; at most twice as long.
-const WATCH_TICK: Duration = Duration::from_millis(20);
+/// How long a reader may be away before the role is passed on, at least; at most twice as long. It is what a
+/// slow call delays those behind it.
+const WATCH_TICK: Duration = Duration::from_millis(2);
 
-/// Ticks without a call after which the watch sleeps until the next one.
-const WATCH_TICKS_IDLE_MAX: u32 = 50;
+/// Ticks without a call after which the watch sleeps until the next one, which then pays for waking it.
+const WATCH_TICKS_IDLE_MAX: u32 = 10;
 
 /// LIMIT: threads that read or are stuck in a call that they read. Beyond, reading waits for one of them.
 pub(super) const READERS_MAX: usize = 8;
@@ -63,6 +64,30 @@ fn next_term(word: u64) -> u64 {
 /// The next word within the same term: only the lower half counts, so that a term never changes by counting.
 fn next_in_term(word: u64) -> u64 {
     (word & !0xffff_ffff) | (word.wrapping_add(1) & 0xffff_ffff)
+}
+
+/// What the watch does at a tick.
+#[derive(Debug, PartialEq, Eq)]
+enum Decision {
+    /// Looks again at the next tick, after so many without a call.
+    Tick(u32),
+    /// Passes the role on, and looks again.
+    PassOn,
+    /// Sleeps until the next call.
+    Sleep,
+}
+
+/// `word` as it is now, `last` as it was a tick ago, after `idle_ticks` without a call.
+fn decide_tick(word: u64, last: u64, idle_ticks: u32) -> Decision {
+    if word != last {
+        Decision::Tick(0)
+    } else if is_away(word) {
+        Decision::PassOn
+    } else if idle_ticks + 1 < WATCH_TICKS_IDLE_MAX {
+        Decision::Tick(idle_ticks + 1)
+    } else {
+        Decision::Sleep
+    }
 }
 
 impl Role {
@@ -122,8 +147,7 @@ impl Role {
 
 /// Starts the thread that passes the role on.
 pub(super) fn watch(server: &Arc<Server>) -> io::Result<()> {
-    let shared = Arc::clone(server);
-    let thread = thread::Builder::new().name("watch".into()).spawn(move || run_watch(&shared))?;
+    let thread = start_thread(server, "watch", run_watch)?;
     *server.role.watch.lock() = Some(thread.thread().clone());
     Ok(())
 }
@@ -136,20 +160,18 @@ fn run_watch(server: &Arc<Server>) {
     while !role.is_closed.load(Ordering::Relaxed) {
         // ORDERING(watch): SeqCst, see `Role::leave`.
         let word = role.word.load(Ordering::SeqCst);
-        if word != last {
-            idle_ticks = 0;
-        } else if is_away(word) {
+        let decision = decide_tick(word, last, idle_ticks);
+        last = word;
+        idle_ticks = if let Decision::Tick(ticks) = decision { ticks } else { 0 };
+        if decision == Decision::PassOn {
             // ORDERING(role): Relaxed, a wrong method would only be run by a worker for a while.
             let method = role.method.load(Ordering::Relaxed) as usize;
             if let Some(method) = server.methods.get(method) {
                 method.pace.record(STUCK);
             }
             reader::start_successor(server, word);
-        } else {
-            idle_ticks += 1;
         }
-        last = word;
-        if idle_ticks < WATCH_TICKS_IDLE_MAX {
+        if decision != Decision::Sleep {
             thread::park_timeout(WATCH_TICK);
             continue;
         }
@@ -159,13 +181,20 @@ fn run_watch(server: &Arc<Server>) {
             thread::park();
         }
         role.watch_sleeps.store(false, Ordering::SeqCst);
-        idle_ticks = 0;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::time::Instant;
+
+    use ipc_protocol::Fault;
+
     use super::*;
+    use crate::context::Context;
+    use crate::serve::tests::server;
+    use crate::service::Service;
 
     #[test]
     fn a_reader_that_was_away_too_long_finds_its_role_gone() {
@@ -181,6 +210,50 @@ mod tests {
         assert_ne!(successor, away);
         assert!(!role.come_back(away));
         assert!(role.come_back(successor));
+    }
+
+    #[test]
+    fn the_watch_passes_on_what_is_away_for_a_tick_and_sleeps_without_calls() {
+        let role = Role::default();
+        let away = role.leave(0).0;
+        assert_eq!(decide_tick(away, 0, 7), Decision::Tick(0), "it may have begun just now");
+        assert_eq!(decide_tick(away, away, 0), Decision::PassOn);
+        let back = next_in_term(away);
+        assert_eq!(decide_tick(back, away, 3), Decision::Tick(0));
+        assert_eq!(decide_tick(back, back, 0), Decision::Tick(1));
+        assert_eq!(decide_tick(back, back, WATCH_TICKS_IDLE_MAX - 1), Decision::Sleep);
+        // Never while somebody is away, however long it is.
+        assert_eq!(decide_tick(away, away, u32::MAX), Decision::PassOn);
+    }
+
+    struct Nothing;
+
+    impl Service for Nothing {
+        fn run(&self, _: usize, _: &Context, _: &[u8], _: &mut Vec<u8>) -> Result<(), Fault> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_watch_that_sleeps_wakes_for_a_call_and_passes_its_role_on() {
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        let server = server(theirs, Nothing);
+        watch(&server).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let wait_until = |level: &dyn Fn() -> bool| {
+            while !level() {
+                assert!(Instant::now() < deadline);
+                thread::yield_now();
+            }
+        };
+        for _ in 0..3 {
+            wait_until(&|| server.role.watch_sleeps.load(Ordering::SeqCst));
+            let away = server.role.leave(0);
+            wait_until(&|| server.role.word.load(Ordering::SeqCst) >> 32 != away.0 >> 32);
+            assert!(!server.role.come_back(away));
+            assert!(!server.methods[0].pace.is_fast());
+        }
+        server.close();
     }
 
     #[test]

@@ -1,20 +1,30 @@
 //! The serving loop as its host sees it: frames by hand over a real channel.
 
+mod panics;
+
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ipc_protocol::control::{DescriptorGrant, Goodbye, LogRecord, Metadata, Progress};
-use ipc_protocol::handshake::{Hello, Ready, Welcome};
+use ipc_protocol::handshake::{Hello, MethodEntry, Ready, Welcome};
 use ipc_protocol::{Codec, Fault, FaultCode, Flags, Header, Kind};
 use ipc_transport::framing::{Frame, FrameBuffer, append_frame, append_message};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{End, Output, ServeError, serve};
+use super::calls::Calls;
+use super::keeper::Keeper;
+use super::pace::Pace;
+use super::reader::Reading;
+use super::role::Role;
+use super::workers::Workers;
+use super::{End, Method, Output, ServeError, Server, serve};
 use crate::context::Context;
 use crate::definition::{Extension, Setup};
+use crate::service::{MethodTraits, Service};
 use crate::{Blob, logging};
 
 #[crate::interface]
@@ -23,7 +33,7 @@ trait Probe {
     fn add(&self, numbers: Vec<u64>) -> Result<u64, Fault>;
     /// Waits until it is cancelled, or not at all.
     fn hold(&self, cx: &Context, is_held: bool) -> Result<u8, Fault>;
-    fn explode(&self) -> Result<(), Fault>;
+    fn explode(&self, #[serde(default)] explodes_again: bool) -> Result<(), Fault>;
     fn report(&self, cx: &Context) -> Result<(), Fault>;
     async fn later(&self, text: String) -> Result<String, Fault>;
     fn large(&self, bytes: usize) -> Result<Blob, Fault>;
@@ -45,6 +55,15 @@ struct Settings {
 }
 
 struct Subject;
+
+/// A panic's payload that panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("the payload, too");
+    }
+}
 
 impl Subject {
     fn start(setup: &Setup<Settings>) -> Result<Self, Fault> {
@@ -72,7 +91,10 @@ impl Probe for Subject {
         }
     }
 
-    fn explode(&self) -> Result<(), Fault> {
+    fn explode(&self, explodes_again: bool) -> Result<(), Fault> {
+        if explodes_again {
+            std::panic::panic_any(Bomb);
+        }
         panic!("so that it is seen")
     }
 
@@ -105,6 +127,24 @@ mod exported {
     use super::{Probe, Subject};
     crate::export!(Subject as Probe, start = Subject::start);
     const _: fn() -> std::process::ExitCode = main;
+}
+
+/// What the threads share, without any thread.
+pub(super) fn server(channel: UnixStream, service: impl Service + 'static) -> Arc<Server> {
+    let keeper = Arc::new(Keeper::default());
+    let traits = MethodTraits { entry: MethodEntry::new("only", 0), is_async: false };
+    Arc::new(Server {
+        epoch: 1,
+        message_bytes_max: 1 << 20,
+        service: Box::new(service),
+        methods: vec![Method { traits, pace: Pace::default() }],
+        output: Arc::new(Output::new(channel, 1, Arc::clone(&keeper))),
+        calls: Calls::new(1000),
+        workers: Workers::default(),
+        role: Role::default(),
+        reading: Mutex::new(Reading::new(FrameBuffer::new(1 << 20))),
+        keeper,
+    })
 }
 
 const EPOCH: u32 = 9;
@@ -251,20 +291,6 @@ fn many_calls_in_one_write_are_all_answered_once() {
     writer.join().unwrap();
     host.bare(Kind::Ping, 4);
     assert_eq!(host.next().header, Header::new(Kind::Pong, EPOCH, 4));
-}
-
-#[test]
-fn a_panic_costs_its_own_call_only() {
-    let mut host = Host::open();
-    for id in 1..4 {
-        host.call(id, EXPLODE, &json!({}));
-        let fault = host.fault(id);
-        assert_eq!(fault.code, FaultCode::Panicked);
-        assert!(fault.message.contains("serve/tests.rs:"), "{}", fault.message);
-        assert!(fault.message.ends_with(": so that it is seen"), "{}", fault.message);
-    }
-    host.call(9, ADD, &json!({"numbers": [4]}));
-    assert_eq!(host.result::<u64>(9), 4);
 }
 
 #[test]

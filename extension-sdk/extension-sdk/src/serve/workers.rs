@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ipc_protocol::{Fault, FaultCode};
 use parking_lot::{Condvar, Mutex};
 
-use super::Server;
 use super::answer::Begun;
+use super::{Server, start_thread};
 
 /// LIMIT: threads that run calls. More calls than that wait; how many is bounded by the calls in flight.
 pub(super) const WORKERS_MAX: usize = 32;
@@ -116,21 +118,45 @@ pub(super) fn submit(server: &Arc<Server>, job: Job) {
 }
 
 fn start(server: &Arc<Server>) -> io::Result<()> {
-    let server = Arc::clone(server);
-    thread::Builder::new().name("worker".into()).spawn(move || {
+    start_thread(server, "worker", |server| {
         let mut scratch = Vec::new();
         while let Some(job) = server.workers.next() {
-            work(&server, &job, &mut scratch);
+            // Not for handlers, whose panics end within: whatever else goes wrong costs this call, but neither
+            // its answer nor the thread.
+            let worked = catch_unwind(AssertUnwindSafe(|| work(server, &job, &mut scratch)));
+            if let Err(payload) = worked {
+                // It may panic again while it is dropped.
+                std::mem::forget(payload);
+                server.output.flush();
+            }
         }
     })?;
     Ok(())
 }
 
+/// A call that is being run: it is answered and taken off the table even if running it unwinds.
+struct Running<'a> {
+    server: &'a Server,
+    begun: &'a Begun,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let fault =
+                Fault::new(FaultCode::Panicked, "the extension's worker panicked outside of the method");
+            self.server.output.append_fault(self.begun.call.id, &fault);
+        }
+        self.server.finish(self.begun);
+    }
+}
+
 fn work(server: &Arc<Server>, job: &Job, scratch: &mut Vec<u8>) {
     let began = Instant::now();
+    let running = Running { server, begun: &job.begun };
     server.run(&job.begun, &job.body, scratch, began);
+    drop(running);
     server.methods[job.begun.method].pace.record(began.elapsed());
-    server.finish(&job.begun);
     server.output.flush();
     scratch.clear();
     scratch.shrink_to(SCRATCH_BYTES_MAX);
@@ -138,7 +164,54 @@ fn work(server: &Arc<Server>, job: &Job, scratch: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use ipc_protocol::{Header, Kind};
+    use ipc_transport::framing::FrameBuffer;
+
     use super::*;
+    use crate::context::Context;
+    use crate::serve::tests::server;
+    use crate::service::Service;
+
+    /// Unwinds where handlers never do: outside of the service's own catch.
+    struct Unwinding;
+
+    impl Service for Unwinding {
+        fn run(&self, _: usize, _: &Context, _: &[u8], _: &mut Vec<u8>) -> Result<(), Fault> {
+            panic!("outside of the method")
+        }
+    }
+
+    #[test]
+    fn a_worker_that_unwinds_outside_of_the_method_answers_and_goes_on() {
+        // More than there may be threads, one after the other: none is lost.
+        const CALLS: u64 = 3 * WORKERS_MAX as u64;
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let server = server(theirs, Unwinding);
+        let mut frames = FrameBuffer::new(1 << 20);
+        for id in 1..=CALLS {
+            let begun = server.begin(&Header::new(Kind::Call, 1, id), Instant::now()).unwrap().unwrap();
+            submit(&server, Job { begun, body: Bytes::new() });
+            let frame = loop {
+                match frames.next_frame().unwrap() {
+                    Some(frame) => break frame,
+                    None => assert!(frames.read_from(|room| (&ours).read(room)).unwrap() > 0),
+                }
+            };
+            assert_eq!((frame.header.kind, frame.header.id), (Kind::Fault, id));
+            assert_eq!(frame.decode::<Fault>().unwrap().code, FaultCode::Panicked);
+            assert_eq!(
+                server.calls.load(Instant::now()).0,
+                0,
+                "it is off the table before its answer leaves"
+            );
+        }
+        assert!((1..=WORKERS_MAX).contains(&server.workers.state.lock().threads));
+        server.close();
+    }
 
     #[test]
     fn a_job_wakes_an_idle_thread_or_starts_one_as_long_as_it_may() {

@@ -22,12 +22,12 @@ use ipc_protocol::handshake::{Hello, MethodEntry, Ready, Welcome};
 use ipc_protocol::limits::{READY_TIMEOUT_MS, WELCOME_TIMEOUT_MS};
 use ipc_protocol::{Codec, Fault, FaultCode, Flags, Header, Kind, Origin};
 use ipc_transport::framing::{Frame, FrameBuffer, Violation, append_frame, append_message};
-use ipc_transport::{Answer, CallError, CallResult, Caller, Cause, Encoded, Reply, Request};
+use ipc_transport::{CallError, CallResult, Caller, Cause, Reply, Request};
 use parking_lot::Mutex;
 use rustix::net::{SendFlags, send};
 use serde::Serialize;
 
-use super::{encode_config, find};
+use super::{answer, encode_config, find};
 use crate::definition::Extension;
 use crate::serve::serve;
 
@@ -254,7 +254,7 @@ fn read(shared: &Shared, mut frames: FrameBuffer) {
     while let Some(frame) = shared.read_frame(&mut frames, None) {
         let Header { kind, id, .. } = frame.header;
         match kind {
-            Kind::Reply => shared.complete(id, Ok(Answer::encoded(Encoded::message_pack(frame.body)))),
+            Kind::Reply => shared.complete(id, answer(frame.body)),
             Kind::Fault => {
                 let fault = frame.decode().unwrap_or_else(|violation| {
                     Fault::new(FaultCode::ProtocolViolation, violation.to_string())

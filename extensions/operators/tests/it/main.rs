@@ -154,3 +154,15 @@ fn a_wrong_configuration_stops_the_start_with_a_reason() {
         assert!(fault.message.contains(part), "{}", fault.message);
     }
 }
+
+#[test]
+fn a_file_that_takes_longer_than_its_call_may_is_a_row_that_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nothing on the disk, but hours to read.
+    fs::File::create(folder.path().join("endless")).unwrap().set_len(1 << 43).unwrap();
+    let operators = operators().with_timeout(std::time::Duration::from_secs(2));
+    let call = operators.measure(blob(folder.path()), entry(b"endless", 7));
+    let row = testing::block_on(call).unwrap();
+    assert_eq!(row.error.as_deref(), Some("it could not be read to its end within 2s"));
+    assert_eq!((row.bytes, row.blake3), (7, None));
+}
