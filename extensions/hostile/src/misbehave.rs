@@ -11,6 +11,11 @@
 //! | `reply-twice`       | answers twice                                                                   |
 //! | `stale-epoch`       | answers wrongly with another epoch, then rightly                                |
 //! | `flood`             | fills stdout, stderr and the channel with logs from then on, and answers        |
+//! | `count`             | answers with how often it was called before: in what order calls came           |
+//! | `draining-fault`    | refuses the call as one who drains, unasked                                     |
+//! | `goodbye`           | says goodbye instead of answering, and lives on                                 |
+//! | `goodbye-exit`      | answers, says goodbye and exits with code 0                                     |
+//! | `exit-idle`         | answers and exits with code 0                                                   |
 //! | `stall`             | never answers this call                                                         |
 //! | `deaf`              | stops reading                                                                   |
 //! | `close-channel`     | closes the channel and lives on                                                 |
@@ -22,10 +27,13 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio, exit};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::serve::{Call, answer, record, reply_bytes};
 use crate::system;
 use crate::wire::{HEADER_BYTES, Hello, Writer, frame, kind, send};
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) fn misbehave(mode: &str, channel: &UnixStream, hello: &Hello, call: &Call) -> io::Result<()> {
     let epoch = hello.epoch;
@@ -63,6 +71,25 @@ pub(crate) fn misbehave(mode: &str, channel: &UnixStream, hello: &Hello, call: &
             flood(channel, epoch)?;
             answer(channel, epoch, call)
         }
+        "count" => {
+            // ORDERING(count): Relaxed suffices: calls are served by one thread.
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            send(channel, &frame(kind::REPLY, epoch, call.id, &Writer::default().number(count).0))
+        }
+        "draining-fault" => send(channel, &frame(kind::FAULT, epoch, call.id, &draining())),
+        "goodbye" => {
+            send(channel, &frame(kind::GOODBYE, epoch, 0, &Writer::default().map(0).0))?;
+            system::sleep_for_ever()
+        }
+        "goodbye-exit" => {
+            answer(channel, epoch, call)?;
+            send(channel, &frame(kind::GOODBYE, epoch, 0, &Writer::default().map(0).0))?;
+            exit(0)
+        }
+        "exit-idle" => {
+            answer(channel, epoch, call)?;
+            exit(0)
+        }
         "stall" => Ok(()),
         "deaf" => system::sleep_for_ever(),
         "close-channel" => {
@@ -80,6 +107,11 @@ pub(crate) fn misbehave(mode: &str, channel: &UnixStream, hello: &Hello, call: &
         "runaways" => runaways(channel, epoch, call),
         _ => answer(channel, epoch, call),
     }
+}
+
+fn draining() -> Vec<u8> {
+    let fault = Writer::default().map(4).text("code").number(11).text("origin").text("extension");
+    fault.text("retry").text("never").text("message").text("draining, as told").0
 }
 
 fn flood(channel: &UnixStream, epoch: u32) -> io::Result<()> {

@@ -11,6 +11,7 @@ pub(crate) mod kind {
     pub(crate) const READY: u8 = 3;
     pub(crate) const CALL: u8 = 4;
     pub(crate) const REPLY: u8 = 5;
+    pub(crate) const FAULT: u8 = 6;
     pub(crate) const CANCEL: u8 = 7;
     pub(crate) const LOG: u8 = 14;
     pub(crate) const GOODBYE: u8 = 21;

@@ -88,7 +88,7 @@ pub enum During {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExitClass {
-    /// Exit code 0, ready and with nothing left to do.
+    /// Exit code 0 after a goodbye, ready and with nothing left to do.
     Clean,
     /// It ended because the host asked it to.
     Stopped {
@@ -238,17 +238,24 @@ impl fmt::Display for ExitReport {
     }
 }
 
-/// Classifies an end.
+/// Classifies an end. `has_left`: the instance had said goodbye. Without that, an end that nobody asked for is a
+/// failure, whatever its code.
 ///
 /// ```
 /// use extension_host::exit::{During, ProcessEnd, classify};
 ///
-/// let class = classify(ProcessEnd::Signaled(11), None, During::Calls(1), "");
+/// let class = classify(ProcessEnd::Signaled(11), None, During::Calls(1), false, "");
 /// assert_eq!(class.name(), "signal");
 /// assert_eq!(class.to_string(), "SIGSEGV ended it with a call in flight");
 /// ```
 #[must_use]
-pub fn classify(end: ProcessEnd, host_act: Option<HostAct>, during: During, stderr_tail: &str) -> ExitClass {
+pub fn classify(
+    end: ProcessEnd,
+    host_act: Option<HostAct>,
+    during: During,
+    has_left: bool,
+    stderr_tail: &str,
+) -> ExitClass {
     // What the host did comes first: the signal that it sent is its own doing.
     match host_act {
         Some(HostAct::Shutdown) => return ExitClass::HostShutdown,
@@ -281,7 +288,7 @@ pub fn classify(end: ProcessEnd, host_act: Option<HostAct>, during: During, stde
         {
             ExitClass::Panic { message }
         }
-        ProcessEnd::Exited(0) if during == During::Idle => ExitClass::Clean,
+        ProcessEnd::Exited(0) if during == During::Idle && has_left => ExitClass::Clean,
         ProcessEnd::Exited(code) => ExitClass::Fault { code, during },
         ProcessEnd::Signaled(number) => ExitClass::Signal { number, during },
         ProcessEnd::Unknown => ExitClass::KilledByHost { why: "it could no longer be watched".into() },
@@ -342,7 +349,7 @@ mod tests {
         let stop = |forced| Some(HostAct::Stop { why: "idle".into(), forced });
         let launcher = "extension-launcher: program /x cannot be executed: no\n";
         for (end, act, during, stderr, class, clause) in [
-            (Exited(0), None, Idle, "", "clean", "it ended cleanly"),
+            (Exited(0), None, Idle, "", "fault", "it exited with code 0"),
             (Exited(0), None, Start, "", "fault", "it exited with code 0 before it was ready"),
             (Exited(0), None, Calls(1), "", "fault", "it exited with code 0 with a call in flight"),
             (Exited(3), None, Idle, "", "fault", "it exited with code 3"),
@@ -392,11 +399,24 @@ mod tests {
             ),
             (Unknown, None, Idle, "", "killed-by-host", "the host killed it: it could no longer be watched"),
         ] {
-            let found = classify(end, act.clone(), during, stderr);
+            let found = classify(end, act.clone(), during, false, stderr);
             assert_eq!(
                 (found.name(), found.to_string().as_str()),
                 (class, clause),
                 "{end:?} {act:?} {during:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_who_said_goodbye_and_owes_nothing_ends_cleanly() {
+        for (has_left, during, class) in
+            [(true, Idle, "clean"), (false, Idle, "fault"), (true, Calls(1), "fault"), (true, Start, "fault")]
+        {
+            assert_eq!(
+                classify(Exited(0), None, during, has_left, "").name(),
+                class,
+                "{has_left} {during:?}"
             );
         }
     }

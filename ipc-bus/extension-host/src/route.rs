@@ -4,7 +4,7 @@
 //! call -> endpoint? --yes--> sent -> answer, or a failure that is the caller's
 //!            | no              |
 //!            v                 +--> not delivered, or unknown and idempotent: the incarnation is gone
-//!     ask for a start, wait <-------/   (at most CALL_ATTEMPTS_MAX attempts, within the deadline)
+//!     queue, ask for a start <------/   (at most CALL_ATTEMPTS_MAX attempts, within the deadline)
 //! ```
 //!
 //! A route never looks its extension up again: the extension's own endpoint is what changes. It must not know
@@ -15,11 +15,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ipc_protocol::FaultCode;
-use ipc_transport::{
-    CallError, CallResult, Caller, Cause, Encoded, OnOverload, Payload, Reply, Request, RetryLog,
-};
+use ipc_transport::{CallError, CallResult, Caller, Cause, Reply, Request, RetryLog};
+use tokio::sync::oneshot;
 
-use crate::extension::{Endpoint, Extension, Wanting};
+use crate::extension::{Extension, Outgoing, Place, Sent};
 use crate::snapshot::InstanceState;
 
 /// LIMIT: attempts of one call, the first included.
@@ -32,8 +31,9 @@ const CALL_ATTEMPTS_MAX: u32 = 4;
 ///
 /// # Concurrency
 ///
-/// Calling takes no lock of the host's: one atomic load more than the connection itself. Calls of one caller are
-/// delivered in order while an incarnation runs; those made while none runs may overtake each other.
+/// Calling takes no lock of the host's while an incarnation runs: one atomic load more than the connection itself.
+/// Calls of one caller are delivered in order, over starts too, whether or not their replies are looked at. Only
+/// one that is made again, because its incarnation ended, may come behind later ones.
 #[derive(Clone)]
 pub struct Route {
     extension: Arc<Extension>,
@@ -45,13 +45,10 @@ impl fmt::Debug for Route {
     }
 }
 
-/// What every attempt of a call needs.
+/// A call with what it needs to be made again.
 struct Call {
     extension: Arc<Extension>,
-    method: Box<str>,
-    arguments: Encoded,
-    deadline: Instant,
-    on_overload: OnOverload,
+    outgoing: Outgoing,
     retry_log: Option<Arc<RetryLog>>,
 }
 
@@ -79,42 +76,36 @@ impl Caller for Route {
             Err(error) => return Reply::ready(Err(error.into())),
         };
         let extension = Arc::clone(&self.extension);
-        let call = Call { extension, method: method.into(), arguments, deadline, on_overload, retry_log };
-        // Sent before this returns, so that calls of one caller stay in order.
-        let first =
-            self.extension.endpoint.load().as_ref().map(|endpoint| (call.send(endpoint), endpoint.epoch));
-        // Started from here on, too, and not only when the reply is looked at.
-        let wanting = first.is_none().then(|| self.extension.want());
-        Reply::from_future(async move {
-            let Some((reply, epoch)) = first else { return Box::pin(call.begin(wanting)).await };
-            match reply.await {
-                Err(error) if call.concerns_the_incarnation(&error) => {
-                    Box::pin(call.again(error, epoch)).await
-                }
-                result => result,
+        let outgoing = Outgoing { method: method.into(), arguments, deadline, on_overload };
+        let call = Call { extension, outgoing, retry_log };
+        // Sent or queued before this returns, so that calls of one caller stay in order.
+        let first = match self.extension.endpoint.load().as_ref() {
+            Some(endpoint) => {
+                Ok(Place::Sent(Sent { reply: call.outgoing.send(endpoint), epoch: endpoint.epoch }))
             }
-        })
+            None => self.extension.send_or_wait(&call.outgoing, 0),
+        };
+        match first {
+            Ok(Place::Sent(Sent { reply, epoch })) => Reply::from_future(async move {
+                match reply.await {
+                    Err(error) if call.concerns_the_incarnation(&error, epoch) => {
+                        Box::pin(call.again(error, epoch)).await
+                    }
+                    result => result,
+                }
+            }),
+            Ok(Place::Waits(waits)) => Reply::from_future(call.begin(waits)),
+            Err(error) => Reply::ready(Err(error)),
+        }
     }
 }
 
 impl Call {
-    fn send(&self, endpoint: &Endpoint) -> Reply {
-        endpoint.touch();
-        endpoint.connection.call(Request {
-            method: &self.method,
-            payload: Payload::Encoded(self.arguments.clone()),
-            deadline: self.deadline,
-            on_overload: self.on_overload,
-            retry_log: None,
-        })
-    }
-
     /// The first attempt, where nothing was running.
-    async fn begin(self, wanting: Option<Wanting>) -> CallResult {
-        let endpoint = self.endpoint_after(0).await?;
-        drop(wanting);
-        match self.send(&endpoint).await {
-            Err(error) if self.concerns_the_incarnation(&error) => self.again(error, endpoint.epoch).await,
+    async fn begin(self, waits: oneshot::Receiver<Sent>) -> CallResult {
+        let Sent { reply, epoch } = self.sent(waits).await?;
+        match reply.await {
+            Err(error) if self.concerns_the_incarnation(&error, epoch) => self.again(error, epoch).await,
             result => result,
         }
     }
@@ -123,21 +114,25 @@ impl Call {
     async fn again(self, mut error: CallError, mut epoch: u32) -> CallResult {
         for _ in 1..CALL_ATTEMPTS_MAX {
             let Some(cause) = self.reason_to_retry(&error) else { return Err(error) };
-            let endpoint = match self.endpoint_after(epoch).await {
-                Ok(endpoint) => endpoint,
+            let sent = match self.extension.send_or_wait(&self.outgoing, epoch) {
+                Ok(Place::Sent(sent)) => Ok(sent),
+                Ok(Place::Waits(waits)) => self.sent(waits).await,
+                Err(full) => Err(full),
+            };
+            let sent = match sent {
+                Ok(sent) => sent,
                 // What was certain stays certain: nothing was delivered, and this is why nothing will be.
-                Err(later) if matches!(error, CallError::NotDelivered(_) | CallError::Fault(_)) => {
-                    return Err(later);
-                }
+                Err(later) if matches!(error, CallError::NotDelivered(_)) => return Err(later),
+                // It was delivered: whatever kept it from being delivered once more is not its outcome.
                 Err(_) => return Err(error),
             };
             if let Some(log) = &self.retry_log {
                 log.record(cause.clone());
             }
-            self.extension.tell_retry(endpoint.epoch, &self.method, &cause);
-            epoch = endpoint.epoch;
-            match self.send(&endpoint).await {
-                Err(next) if self.concerns_the_incarnation(&next) => error = next,
+            self.extension.tell_retry(sent.epoch, &self.outgoing.method, &cause);
+            epoch = sent.epoch;
+            match sent.reply.await {
+                Err(next) if self.concerns_the_incarnation(&next, epoch) => error = next,
                 result => return result,
             }
         }
@@ -145,10 +140,12 @@ impl Call {
     }
 
     /// Whether another incarnation might do better. Says nothing yet about whether trying is safe.
-    fn concerns_the_incarnation(&self, error: &CallError) -> bool {
+    fn concerns_the_incarnation(&self, error: &CallError, epoch: u32) -> bool {
         match error {
             CallError::NotDelivered(cause) | CallError::Unknown(cause) => *cause != Cause::Deadline,
-            CallError::Fault(fault) => fault.code == FaultCode::Draining,
+            // Only who was told to drain may refuse a call so. Of any other it is an answer: no later incarnation
+            // need ever come.
+            CallError::Fault(fault) => fault.code == FaultCode::Draining && self.extension.is_drained(epoch),
             _ => false,
         }
     }
@@ -159,25 +156,41 @@ impl Call {
             CallError::NotDelivered(cause) => Some(cause.clone()),
             // It was refused, so that it did not run.
             CallError::Fault(fault) => Some(Cause::Closed(fault.message.clone())),
-            CallError::Unknown(cause) => self.extension.is_idempotent(&self.method).then(|| cause.clone()),
+            CallError::Unknown(cause) => {
+                self.extension.is_idempotent(&self.outgoing.method).then(|| cause.clone())
+            }
             _ => None,
         }
     }
 
-    /// Waits for an incarnation later than `epoch`, and has one started if nothing runs.
-    async fn endpoint_after(&self, epoch: u32) -> Result<Arc<Endpoint>, CallError> {
+    /// Waits until the queue has sent the call, or there is a reason to wait no longer.
+    async fn sent(&self, mut waits: oneshot::Receiver<Sent>) -> Result<Sent, CallError> {
+        let why = tokio::select! {
+            biased;
+            sent = &mut waits => match sent {
+                Ok(sent) => return Ok(sent),
+                Err(_) => return Err(host_stops()),
+            },
+            why = self.no_start() => why,
+            () = tokio::time::sleep_until(self.outgoing.deadline.into()) => {
+                let cause = match self.extension.last_failure() {
+                    Some(report) => Cause::Died(report.to_string()),
+                    None => Cause::Deadline,
+                };
+                CallError::NotDelivered(cause)
+            }
+        };
+        // Sent at the last moment, it has another outcome.
+        self.extension.give_up(&mut waits).ok_or(why)
+    }
+
+    /// Waits until it is certain that no incarnation follows.
+    async fn no_start(&self) -> CallError {
         let extension = &self.extension;
         let mut phases = extension.watch_phase();
-        let _wanting = extension.want();
         loop {
             let phase = phases.borrow_and_update().clone();
             match phase.state {
-                InstanceState::Ready => {
-                    let endpoint = extension.endpoint.load_full().filter(|endpoint| endpoint.epoch > epoch);
-                    if let Some(endpoint) = endpoint {
-                        return Ok(endpoint);
-                    }
-                }
                 InstanceState::Broken => {
                     let (reason, until) = match phase.broken {
                         Some((reason, until)) => (reason, Some(until)),
@@ -186,16 +199,13 @@ impl Call {
                     let reason = format!("extension `{}` is broken: {reason}", extension.name);
                     let retry_after =
                         until.map(|until| until.saturating_duration_since(tokio::time::Instant::now()));
-                    return Err(CallError::Rejected { reason, retry_after });
+                    return CallError::Rejected { reason, retry_after };
                 }
-                InstanceState::Closed => return Err(host_stops()),
+                InstanceState::Closed => return host_stops(),
                 _ => {}
             }
-            let deadline = tokio::time::Instant::from_std(self.deadline);
-            match tokio::time::timeout_at(deadline, phases.changed()).await {
-                Err(_) => return Err(CallError::NotDelivered(Cause::Deadline)),
-                Ok(Err(_)) => return Err(host_stops()),
-                Ok(Ok(())) => {}
+            if phases.changed().await.is_err() {
+                return host_stops();
             }
         }
     }

@@ -141,7 +141,6 @@ pub fn spawn(launcher: &LauncherProgram, program: Program) -> Result<Supervised,
         nice: program.nice,
         open_files_max: program.open_files_max,
         working_directory: program.working_directory,
-        stop_grace_ms: 0,
     };
     let mut command = Command::new(launcher.path());
     command
@@ -233,11 +232,14 @@ impl Supervised {
     /// Asks the program and its process group to end, by SIGTERM.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
+        self.signal(Signal::CONT);
     }
 
     /// Has the launcher kill the program and every descendant at once.
     pub fn kill(&self) {
         self.signal(Signal::USR1);
+        // A program may stop its launcher: that must not delay its end.
+        self.signal(Signal::CONT);
     }
 
     fn signal(&self, signal: Signal) {

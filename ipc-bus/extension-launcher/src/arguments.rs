@@ -17,8 +17,6 @@ pub struct Arguments {
     pub open_files_max: Option<u32>,
     /// `--cwd DIR`: the program's working directory; absent: the host's.
     pub working_directory: Option<PathBuf>,
-    /// `--stop-grace-ms N`: milliseconds from a SIGTERM to the end of everything; 0: no end.
-    pub stop_grace_ms: u32,
 }
 
 /// A program with its own arguments, the first being its path.
@@ -45,9 +43,6 @@ impl Arguments {
         }
         if let Some(directory) = &self.working_directory {
             line.extend(["--cwd".into(), directory.clone().into()]);
-        }
-        if self.stop_grace_ms > 0 {
-            line.extend(["--stop-grace-ms".into(), self.stop_grace_ms.to_string().into()]);
         }
         line.push("--".into());
         line.push(program.to_owned());
@@ -79,7 +74,6 @@ impl Arguments {
                     arguments.open_files_max = Some(number(name, &value, Self::OPEN_FILES_MIN, u32::MAX)?);
                 }
                 "--cwd" => arguments.working_directory = Some(value.into()),
-                "--stop-grace-ms" => arguments.stop_grace_ms = number(name, &value, 0, u32::MAX)?,
                 _ => return Err(ArgumentError::Unknown { name }),
             }
         }
@@ -160,7 +154,6 @@ mod tests {
                 nice: 19,
                 open_files_max: Some(256),
                 working_directory: Some("/tmp/a b".into()),
-                stop_grace_ms: 3_000,
             },
         ] {
             let line = arguments.to_command_line(OsStr::new("/bin/true"), ["--", "--parent", "x"]);

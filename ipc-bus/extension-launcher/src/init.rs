@@ -1,9 +1,7 @@
 //! The launcher's life.
 //!
 //! ```text
-//! start --> Running --SIGTERM--> Stopping --grace is over--+
-//!             |  |                  |                      |
-//!             |  +--SIGUSR1, host died, program ended------+--> kill every descendant --> mirror the end
+//! start --> Running --SIGUSR1, host died, program ended--> kill every descendant --> mirror the end
 //!             +--program cannot be started --> exit 125, 126, 127
 //! ```
 
@@ -11,15 +9,13 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitStatus};
-use rustix::time::Timespec;
 
 use crate::arguments::Arguments;
 use crate::signals::Signals;
-use crate::start::{StartFailure, apply_limits, start};
+use crate::start::{StartFailure, apply_limits, keep_descriptors_here, start};
 use crate::{EXIT_LAUNCHER_FAILED, complain, descendants, signals};
 
 /// Runs the program and returns the exit code that mirrors its end; if a signal ended it, does not return.
@@ -38,7 +34,6 @@ struct Launcher {
     parent: OwnedFd,
     signals: Signals,
     program: Pid,
-    stop_grace: Option<Duration>,
 }
 
 impl Launcher {
@@ -53,38 +48,32 @@ impl Launcher {
             .write(true)
             .open("/dev/null")
             .map_err(|error| StartFailure::of_launcher("/dev/null cannot be opened", error))?;
+        keep_descriptors_here()?;
         apply_limits(arguments)?;
         let program = start(arguments, program)?;
         // From here on only the program holds the channel and the pipes, so that their end is its end.
         for close in [rustix::stdio::dup2_stdin, rustix::stdio::dup2_stdout, rustix::stdio::dup2_stderr] {
             let _ = close(&nothing);
         }
-        let stop_grace_ms = u64::from(arguments.stop_grace_ms);
-        let stop_grace = (stop_grace_ms > 0).then(|| Duration::from_millis(stop_grace_ms));
-        Ok(Self { parent, signals, program, stop_grace })
+        Ok(Self { parent, signals, program })
     }
 
     /// Waits for whatever ends the program, and ends everything with it. `None`: the program outlived even
     /// SIGKILL, in a system call that cannot be interrupted.
     fn supervise(&self) -> Option<WaitStatus> {
-        let mut kill_at: Option<Instant> = None;
         loop {
             let (ended, _) = descendants::reap(self.program);
             if ended.is_some() {
                 descendants::kill_all(self.program, &self.signals);
                 return ended;
             }
-            let timeout = kill_at.map(|at| timespec(at.saturating_duration_since(Instant::now())));
             let mut watched =
                 [PollFd::new(&self.parent, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
-            let polled = poll(&mut watched, timeout.as_ref());
-            let parent_died = polled.is_ok() && !watched[0].revents().is_empty();
-            let grace_is_over = kill_at.is_some_and(|at| Instant::now() >= at);
-            let mut kill_now = parent_died || grace_is_over;
+            let polled = poll(&mut watched, None);
+            let mut kill_now = polled.is_ok() && !watched[0].revents().is_empty();
             while let Some(number) = self.signals.next() {
                 if number == Signal::TERM.as_raw() {
                     let _ = rustix::process::kill_process_group(self.program, Signal::TERM);
-                    kill_at = kill_at.or_else(|| Some(Instant::now() + self.stop_grace?));
                 } else if number == Signal::USR1.as_raw() {
                     kill_now = true;
                 }
@@ -112,15 +101,6 @@ fn watch_parent(parent_pid: u32) -> Result<OwnedFd, StartFailure> {
         });
     }
     Ok(parent)
-}
-
-fn timespec(duration: Duration) -> Timespec {
-    // Rounded up, so that a wait never ends just before its time and then spins.
-    let duration = duration + Duration::from_millis(1);
-    Timespec {
-        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(duration.subsec_nanos()),
-    }
 }
 
 /// Ends the launcher as the program ended.

@@ -20,7 +20,7 @@
 //! # Arguments
 //!
 //! ```text
-//! extension-launcher --parent PID [--nice N] [--open-files N] [--cwd DIR] [--stop-grace-ms N] -- PROGRAM [ARG]...
+//! extension-launcher --parent PID [--nice N] [--open-files N] [--cwd DIR] -- PROGRAM [ARG]...
 //! ```
 //!
 //! See [`Arguments`] for each of them. The environment and file descriptors 0 to 2 are the program's.
@@ -29,7 +29,7 @@
 //!
 //! | signal  | effect |
 //! |---------|--------|
-//! | SIGTERM | forwarded to the program's process group; after `--stop-grace-ms` everything is killed |
+//! | SIGTERM | forwarded to the program's process group |
 //! | SIGUSR1 | everything is killed at once, then the program's end is mirrored |
 //! | others  | blocked: a terminal's Ctrl-C is the host's business |
 //!

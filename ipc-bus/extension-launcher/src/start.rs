@@ -2,10 +2,13 @@
 #![expect(unsafe_code, reason = "what happens between fork and exec is unsafe by its nature")]
 
 use std::ffi::OsString;
+use std::fs;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use rustix::io::{Errno, FdFlags};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use crate::arguments::Arguments;
@@ -47,7 +50,25 @@ pub(crate) fn apply_limits(arguments: &Arguments) -> Result<(), StartFailure> {
     Ok(())
 }
 
-/// Starts the program as the leader of a group of its own.
+/// Keeps the program from inheriting more than descriptors 0 to 2: whoever started the host may have left
+/// others open in it.
+pub(crate) fn keep_descriptors_here() -> Result<(), StartFailure> {
+    let failed = |error: io::Error| StartFailure::of_launcher("descriptors cannot be kept back", error);
+    for entry in fs::read_dir("/proc/self/fd").map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let Some(number @ 3..) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        // SAFETY: the number is not -1, and nobody else closes descriptors in this process of one thread: it is
+        // open, by the list, until after this turn of the loop.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        match rustix::io::fcntl_setfd(descriptor, FdFlags::CLOEXEC) {
+            Ok(()) | Err(Errno::BADF) => {}
+            Err(error) => return Err(failed(error.into())),
+        }
+    }
+    Ok(())
+}
+
+/// Starts the program as the leader of a session of its own, without a terminal.
 pub(crate) fn start(arguments: &Arguments, program: &[OsString]) -> Result<Pid, StartFailure> {
     let launcher = rustix::process::getpid();
     let nice = i32::from(arguments.nice);
@@ -55,7 +76,7 @@ pub(crate) fn start(arguments: &Arguments, program: &[OsString]) -> Result<Pid, 
         return Err(StartFailure { exit_code: EXIT_LAUNCHER_FAILED, message: "no program is given".into() });
     };
     let mut command = Command::new(path);
-    command.args(program_arguments).process_group(0);
+    command.args(program_arguments);
     let in_child = move || {
         // The launcher has one thread, so that the death of the spawning thread, which is what fires this
         // signal, is the death of the launcher.
@@ -64,12 +85,14 @@ pub(crate) fn start(arguments: &Arguments, program: &[OsString]) -> Result<Pid, 
             // It died before the line above: nobody is left to kill this process, or to read the error.
             return Err(io::Error::from_raw_os_error(rustix::io::Errno::SRCH.raw_os_error()));
         }
+        // And with it a group of its own. Its terminal would be the host's.
+        rustix::process::setsid()?;
         if nice > 0 {
             rustix::process::nice(nice)?;
         }
         signals::unblock_all()
     };
-    // SAFETY: between fork and exec the closure makes system calls only (prctl, getppid, nice, sigprocmask): no
+    // SAFETY: between fork and exec the closure makes system calls only (prctl, getppid, setsid, nice, sigprocmask): no
     // allocation, no lock, no memory shared with the parent; and the launcher has one thread, so that no lock
     // of another can have been copied in a locked state.
     unsafe { command.pre_exec(in_child) };

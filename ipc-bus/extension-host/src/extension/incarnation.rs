@@ -16,7 +16,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipc_protocol::control::LogRecord;
+use ipc_protocol::control::{Goodbye, LogRecord};
 use ipc_protocol::handshake::Hello;
 use ipc_transport::Cause;
 use ipc_transport::connection::{CloseReason, ConnectError, ConnectOptions, Connection, PeerEvents, connect};
@@ -28,8 +28,10 @@ use super::ladder::{Deadlines, host_closes, stop};
 use super::{Endpoint, Extension, Order, Phase};
 use crate::events::{EventKind, InstanceId};
 use crate::exit::{During, ExitClass, ExitReport, HostAct, ProcessEnd, classify};
+use crate::host::StopTimes;
 use crate::logs::{InstanceLog, LogOrigin};
 use crate::random::Random;
+use crate::restart::RestartHistory;
 use crate::snapshot::{InstanceState, PastEnd, StartTimes};
 use crate::supervised::{Program, SpawnError, Supervised, spawn};
 
@@ -50,6 +52,8 @@ pub(super) struct Incarnation<'a> {
     pub(super) epoch: u32,
     pub(super) orders: &'a mut mpsc::Receiver<Order>,
     pub(super) closing: &'a mut watch::Receiver<Option<Deadlines>>,
+    /// The supervisor's; only ever reset here.
+    pub(super) history: &'a mut RestartHistory,
 }
 
 /// How an incarnation ended.
@@ -63,6 +67,8 @@ struct Running {
     process: Supervised,
     log: Arc<InstanceLog>,
     pumps: Vec<JoinHandle<()>>,
+    /// Whether it has said goodbye.
+    has_left: watch::Sender<bool>,
 }
 
 /// Why an incarnation is over, before its process is.
@@ -74,16 +80,23 @@ enum Reason {
         why: String,
         deadlines: Deadlines,
     },
+    /// It said goodbye, unasked: nothing more comes from it.
+    Left,
     HostCloses,
 }
 
 struct Events {
     log: Arc<InstanceLog>,
+    has_left: watch::Sender<bool>,
 }
 
 impl PeerEvents for Events {
     fn log(&self, record: LogRecord) {
         self.log.record(&record);
+    }
+
+    fn goodbye(&self, _: Goodbye) {
+        self.has_left.send_replace(true);
     }
 }
 
@@ -120,8 +133,10 @@ impl Incarnation<'_> {
 
         let (reason, answer) = self.serve(&mut running, &endpoint, &expired).await;
         // Routes wait from here on, for the next incarnation.
-        extension.endpoint.store(None);
+        extension.shut(self.epoch, matches!(reason, Reason::Stop { .. } | Reason::Left | Reason::HostCloses));
         self.phase(InstanceState::Stopping);
+        // After its goodbye it answers nothing more: what it owes may be failed before its process has ended.
+        let owed = if matches!(reason, Reason::Left) { connection.in_flight() } else { 0 };
         let (end, act) = self.end(&mut running, &connection, reason).await;
         // What it sent before its end is delivered; then how it ended is told to the calls that are left.
         let act = match (act, timeout(LAST_WORDS_MAX, connection.closed()).await) {
@@ -129,7 +144,7 @@ impl Incarnation<'_> {
             (None, Ok(CloseReason::Violation(what))) => Some(HostAct::Violation { what }),
             (act, _) => act,
         };
-        let during = match connection.in_flight() {
+        let during = match connection.in_flight().max(owed) {
             0 => During::Idle,
             calls => During::Calls(calls),
         };
@@ -182,7 +197,7 @@ impl Incarnation<'_> {
         memory.starts += 1;
         memory.launcher_pid = Some(process.launcher_pid());
         drop(memory);
-        Ok((Running { process, log, pumps }, own_end))
+        Ok((Running { process, log, pumps, has_left: watch::Sender::new(false) }, own_end))
     }
 
     /// The handshake; on failure, how the process ended and what the host did.
@@ -199,7 +214,7 @@ impl Incarnation<'_> {
         options.welcome_timeout = self.extension.host.welcome_timeout;
         options.ready_timeout = self.extension.host.ready_timeout;
         options.in_flight_max = manifest.limits.in_flight_max.unwrap_or(options.in_flight_max);
-        let events = Arc::new(Events { log: Arc::clone(&running.log) });
+        let events = Arc::new(Events { log: Arc::clone(&running.log), has_left: running.has_left.clone() });
         let connecting = async {
             let mut connecting = pin!(connect(socket, options, events));
             let connected = timeout(GATE_HELD_MAX, &mut connecting).await;
@@ -242,10 +257,10 @@ impl Incarnation<'_> {
         self.watch_idleness(&endpoint, expired);
         let mut memory = extension.memory.lock();
         memory.methods.clone_from(&connection.welcome().methods);
-        memory.last_start = Some(times);
+        (memory.last_start, memory.last_failure) = (Some(times), None);
         memory.pid = running.process.program_pid();
         drop(memory);
-        extension.endpoint.store(Some(Arc::clone(&endpoint)));
+        extension.open(Arc::clone(&endpoint));
         self.phase(InstanceState::Ready);
         let start_time = times.queued + times.spawned + times.handshake;
         extension.tell(self.epoch, EventKind::Ready { start_time });
@@ -272,17 +287,26 @@ impl Incarnation<'_> {
             let deadlines = Deadlines::of_times(Instant::now(), times);
             Reason::Stop { why: why.to_owned(), deadlines }
         };
+        let mut has_left = running.has_left.subscribe();
+        let mut left = pin!(async move {
+            // The sender outlives this function.
+            let _ = has_left.wait_for(|has_left| *has_left).await;
+        });
         loop {
             tokio::select! {
                 biased;
                 end = running.process.wait() => return (Reason::ProcessEnded(end), None),
+                () = &mut left => return (Reason::Left, None),
                 reason = endpoint.connection.closed() => {
                     return (channel_closed(running, reason).await, None);
                 }
                 () = host_closes(self.closing) => return (Reason::HostCloses, None),
                 order = self.orders.recv() => match order {
                     Some(Order::Stop { why, done }) => return (stopping(&why), Some(done)),
-                    Some(Order::Reset { done }) => drop(done.send(())),
+                    Some(Order::Reset { done }) => {
+                        self.history.reset();
+                        let _ = done.send(());
+                    }
                     None => return (Reason::HostCloses, None),
                 },
                 () = expired.notified() => {
@@ -310,6 +334,19 @@ impl Incarnation<'_> {
                 let stopped = stop(process, connection, &why, deadlines, self.closing).await;
                 (stopped.end, Some(HostAct::Stop { why, forced: stopped.forced }))
             }
+            Reason::Left => {
+                // Most likely it is ending: how it ends says more.
+                if let Ok(end) = timeout(OUTLIVES_CHANNEL_MAX, process.wait()).await {
+                    return (end, None);
+                }
+                let why = "it said goodbye and lived on";
+                connection.fail_all(Cause::Died(why.to_owned()));
+                let times = StopTimes { drain: Duration::ZERO, ..self.extension.host.stop_times };
+                let deadlines = Deadlines::of_times(Instant::now(), times);
+                let stopped = stop(process, connection, why, deadlines, self.closing).await;
+                let by_host = matches!(stopped.end, ProcessEnd::Signaled(_));
+                (stopped.end, by_host.then(|| HostAct::Killed { why: why.to_owned() }))
+            }
             Reason::HostCloses => {
                 let now = Instant::now();
                 let deadlines =
@@ -329,7 +366,7 @@ impl Incarnation<'_> {
         during: During,
         ready_for: Duration,
     ) -> Ended {
-        let mut stderr_tail = String::new();
+        let (mut stderr_tail, mut has_left) = (String::new(), false);
         if let Some(mut running) = running {
             for pump in &mut running.pumps {
                 // Nobody is left to write, so that the pumps end; a flood may not take for ever to be read.
@@ -338,9 +375,10 @@ impl Incarnation<'_> {
                 }
             }
             stderr_tail = running.log.stderr_tail();
+            has_left = *running.has_left.borrow();
         }
         let on_request = matches!(act, Some(HostAct::Stop { .. } | HostAct::Shutdown));
-        let class = classify(end, act, during, &stderr_tail);
+        let class = classify(end, act, during, has_left, &stderr_tail);
         self.report(ExitReport { class, end, ready_for, stderr_tail }, on_request)
     }
 

@@ -5,11 +5,12 @@
 
 mod incarnation;
 mod ladder;
+mod queue;
 mod supervisor;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -21,6 +22,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::events::{EventKind, HostEvent, InstanceId};
+use crate::exit::ExitReport;
 use crate::expiry::{Expiry, ExpiryHandle};
 use crate::host::StopTimes;
 use crate::logs::{DropCounter, LogSink};
@@ -29,6 +31,8 @@ use crate::snapshot::{ExtensionSnapshot, InstanceState, PAST_ENDS_MAX, PastEnd, 
 use crate::supervised::LauncherProgram;
 
 pub(crate) use ladder::Deadlines;
+use queue::Queue;
+pub(crate) use queue::{Outgoing, Place, Sent};
 pub(crate) use supervisor::supervise;
 
 /// LIMIT: orders that wait for one supervisor; further ones are refused.
@@ -100,6 +104,8 @@ struct Memory {
     last_start: Option<StartTimes>,
     pid: Option<u32>,
     launcher_pid: Option<u32>,
+    /// From a failure until a start after it succeeds, or none follows.
+    last_failure: Option<Arc<ExitReport>>,
     /// Calls of incarnations that have ended.
     past_calls: u64,
     /// What the last incarnation that became ready can do.
@@ -115,7 +121,7 @@ pub(crate) struct Extension {
     phase: watch::Sender<Phase>,
     orders: mpsc::Sender<Order>,
     /// Calls that wait for an endpoint: as long as there is one, the supervisor starts.
-    waiting: AtomicU32,
+    queue: Mutex<Queue>,
     wanted: Notify,
     retries: AtomicU64,
     dropped: Arc<DropCounter>,
@@ -138,7 +144,7 @@ impl Extension {
             endpoint: ArcSwapOption::empty(),
             phase: watch::Sender::new(phase),
             orders,
-            waiting: AtomicU32::new(0),
+            queue: Mutex::default(),
             wanted: Notify::new(),
             retries: AtomicU64::new(0),
             dropped: Arc::default(),
@@ -166,18 +172,9 @@ impl Extension {
         self.orders.try_send(order).is_ok()
     }
 
-    /// From now until the guard is dropped, a call waits for an endpoint.
-    pub(crate) fn want(self: &Arc<Self>) -> Wanting {
-        // ORDERING(wanted): SeqCst with the supervisor's load: it either sees the count or, having gone to sleep
-        // before, gets the notification that follows.
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        self.wanted.notify_one();
-        Wanting { extension: Arc::clone(self) }
-    }
-
-    fn is_wanted(&self) -> bool {
-        // ORDERING(wanted): SeqCst, see `want`.
-        self.waiting.load(Ordering::SeqCst) > 0
+    /// How the last incarnation ended, if calls wait for the start that follows its failure.
+    pub(crate) fn last_failure(&self) -> Option<Arc<ExitReport>> {
+        self.memory.lock().last_failure.clone()
     }
 
     /// Whether the extension says that `method` may be called again after an unknown outcome.
@@ -222,17 +219,5 @@ impl Extension {
             broken: phase.broken.map(|(reason, _)| reason.as_ref().to_owned()),
             connection,
         }
-    }
-}
-
-/// See [`Extension::want`].
-pub(crate) struct Wanting {
-    extension: Arc<Extension>,
-}
-
-impl Drop for Wanting {
-    fn drop(&mut self) {
-        // ORDERING(wanted): SeqCst, see `want`.
-        self.extension.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }

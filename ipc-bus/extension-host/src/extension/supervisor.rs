@@ -56,7 +56,7 @@ pub(crate) async fn supervise(extension: Arc<Extension>, orders: mpsc::Receiver<
 /// Whatever ends the supervisor, a panic included, nobody waits for it any longer.
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        self.extension.endpoint.store(None);
+        self.extension.shut(self.epoch, false);
         self.publish(InstanceState::Closed, None);
     }
 }
@@ -76,6 +76,7 @@ impl Supervisor {
                         epoch: self.epoch,
                         orders: &mut self.orders,
                         closing: &mut self.closing,
+                        history: &mut self.history,
                     };
                     let ended = incarnation.live().await;
                     self.after(ended).await
@@ -90,6 +91,7 @@ impl Supervisor {
 
     /// Waits until somebody calls.
     async fn stopped(&mut self) -> Next {
+        self.extension.memory.lock().last_failure = None;
         self.publish(InstanceState::Stopped, None);
         loop {
             if self.extension.is_wanted() {
@@ -99,7 +101,7 @@ impl Supervisor {
                 biased;
                 () = host_closes(&mut self.closing) => return Next::Close,
                 order = self.orders.recv() => if self.obey(order).is_none() { return Next::Close },
-                // The notification may be an old one: the count decides.
+                // The notification may be an old one: the queue decides.
                 () = self.extension.wanted.notified() => {}
             }
         }
@@ -111,6 +113,7 @@ impl Supervisor {
             Order::Stop { done, .. } => (done, false),
             Order::Reset { done } => {
                 self.history.reset();
+                self.extension.memory.lock().last_failure = None;
                 (done, true)
             }
         };
@@ -139,7 +142,10 @@ impl Supervisor {
                 self.extension.tell(self.epoch, EventKind::Stopped);
                 Next::Stopped
             }
-            Decision::After(delay) => self.back_off(delay).await,
+            Decision::After(delay) => {
+                self.extension.memory.lock().last_failure = Some(Arc::clone(report));
+                self.back_off(delay).await
+            }
             Decision::Broken => {
                 let (count, window) = (policy.limit_count, policy.limit_window);
                 let why = if report.class.is_permanent() {

@@ -94,6 +94,10 @@ fn read_run(source: &Source<'_>, table: Table<'_, '_>) -> Option<Run> {
     if command.as_ref().is_some_and(|command| command.first().is_none_or(String::is_empty)) {
         source.error(table.span("command"), "`run.command` names no program", hint);
     }
+    if command.iter().flatten().any(|part| part.contains('\0')) {
+        let hint = "no argument of a program can contain one";
+        source.error(table.span("command"), "`run.command` contains a null character", hint);
+    }
     let environment = table.entries("environment", |source, name, value| {
         let usable = |text: &str| !text.contains('\0');
         let named = usable(name.get_ref()) && !name.get_ref().contains('=') && !name.get_ref().is_empty();

@@ -158,6 +158,13 @@ fn each_mistake_is_found_where_it_is() {
         ("version = \"1\"", 1, 11, "`version` is \"1\"", "three numbers"),
         ("run = 3", 1, 7, "`run` is of type integer", "expected a table"),
         ("[run]\ncommand = []", 2, 11, "`run.command` names no program", "the program is required"),
+        (
+            "[run]\ncommand = [\"x\", \"a\\u0000b\"]",
+            2,
+            11,
+            "`run.command` contains a null character",
+            "no argument of a program",
+        ),
         ("[run]\ncommand = [\"x\", 3]", 2, 17, "`run.command` is of type integer", "a list of strings"),
         ("[run]\nnice = 20", 2, 8, "`run.nice` is 20", "allowed: 0 to 19"),
         ("[run]\nnice = -1", 2, 8, "`run.nice` is -1", "allowed: 0 to 19"),

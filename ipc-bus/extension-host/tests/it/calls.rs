@@ -7,7 +7,8 @@ use extension_host::{EventKind, InstanceState};
 use ipc_transport::{CallError, Caller, Cause, Encoded, Payload, Request, RetryLog};
 
 use crate::support::{
-    call, call_within, event, host, kill, on_both_runtimes, options, register, snapshot, until, until_state,
+    BOUND, call, call_within, event, host, kill, on_both_runtimes, options, register, snapshot, until,
+    until_state,
 };
 
 #[test]
@@ -156,6 +157,45 @@ fn an_unknown_method_and_an_unknown_extension_are_named() {
         assert!(matches!(&error, CallError::Fault(fault) if fault.message.contains("no-such")), "{error:?}");
         let error = host.extension("other").expect_err("there is no such extension");
         assert_eq!(error.to_string(), "there is no extension `other`");
+        host.shutdown(Duration::from_secs(10)).await;
+    });
+}
+
+#[test]
+fn calls_are_delivered_in_the_order_in_which_they_were_made_over_a_start() {
+    on_both_runtimes(async || {
+        let host = host(options());
+        let counting = register(&host, "counting", "count", "");
+        let make = || {
+            let arguments = Payload::Encoded(Encoded::from_value("x").expect("text"));
+            counting.call(Request::new("misbehave", arguments, BOUND))
+        };
+        // Made while nothing runs, and not looked at before others are made that need not wait.
+        let mut replies: Vec<_> = (0..100).map(|_| make()).collect();
+        until_state(&host, "counting", InstanceState::Ready).await;
+        replies.extend((0..100).map(|_| make()));
+        for (number, reply) in replies.into_iter().enumerate().rev() {
+            let before: usize = reply.await.expect("it is answered").decode().expect("a number");
+            assert_eq!(before, number);
+        }
+        host.shutdown(Duration::from_secs(10)).await;
+    });
+}
+
+#[test]
+fn calls_that_are_given_up_while_nothing_runs_start_nothing_and_are_never_sent() {
+    on_both_runtimes(async || {
+        let host = host(options());
+        let counting = register(&host, "counting", "count", "");
+        let make = || {
+            let arguments = Payload::Encoded(Encoded::from_value("x").expect("text"));
+            counting.call(Request::new("misbehave", arguments, BOUND))
+        };
+        for _ in 0..1_000 {
+            drop(make());
+        }
+        let before: u32 = make().await.expect("it is answered").decode().expect("a number");
+        assert_eq!((before, snapshot(&host, "counting").calls), (0, 1));
         host.shutdown(Duration::from_secs(10)).await;
     });
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use extension_host::{InstanceState, Route};
+use extension_host::{InstanceState, Route, StopTimes};
+use ipc_protocol::FaultCode;
 use ipc_transport::{CallError, Cause};
 
 use crate::support::{call, call_within, death, host, on_both_runtimes, options, register, snapshot};
@@ -113,6 +114,54 @@ fn what_ends_it_is_told_to_its_calls_with_its_last_output() {
             let CallError::Unknown(cause) = &error else { panic!("{error:?}") };
             assert!(cause.to_string().contains(clause), "{cause}");
             host.shutdown(Duration::ZERO).await;
+        }
+    });
+}
+
+#[test]
+fn a_refusal_as_by_one_who_drains_is_an_answer_unless_it_was_told_to_drain() {
+    on_both_runtimes(async || {
+        let host = host(options());
+        let culprit = register(&host, "culprit", "draining-fault", "");
+        let error = call(&culprit, "misbehave", "x").await.expect_err("it refuses");
+        assert!(matches!(&error, CallError::Fault(fault) if fault.code == FaultCode::Draining), "{error:?}");
+        assert_eq!(snapshot(&host, "culprit").starts, 1);
+        host.shutdown(Duration::from_millis(200)).await;
+    });
+}
+
+#[test]
+fn who_says_goodbye_unasked_is_stopped_and_its_calls_need_not_wait() {
+    on_both_runtimes(async || {
+        let mut short = options();
+        let step = Duration::from_millis(100);
+        short.stop_times = StopTimes { drain: step, goodbye: step, terminate: step };
+        let host = host(short);
+        let mut events = host.subscribe();
+        let culprit = register(&host, "culprit", "goodbye", "[restart]\nbackoff = [\"1ms\", \"1ms\"]\n");
+        let error = call(&culprit, "misbehave", "x").await.expect_err("it answers nothing more");
+        assert!(
+            matches!(&error, CallError::Unknown(Cause::Died(how)) if how == "it said goodbye and lived on")
+        );
+        assert_eq!(call(&culprit, "once", "again").await.expect("the next one answers"), "again");
+        assert_eq!(death(&mut events, "culprit").await.0, "killed-by-host");
+        host.shutdown(Duration::from_millis(200)).await;
+    });
+}
+
+#[test]
+fn an_exit_with_code_0_is_no_failure_only_after_a_goodbye() {
+    on_both_runtimes(async || {
+        for (mode, class, restarts) in [("goodbye-exit", "clean", 0), ("exit-idle", "fault", 1)] {
+            let host = host(options());
+            let mut events = host.subscribe();
+            let culprit = register(&host, "culprit", mode, "");
+            assert_eq!(call(&culprit, "misbehave", "x").await.expect("it is answered"), "x");
+            assert_eq!(death(&mut events, "culprit").await.0, class);
+            assert_eq!(call(&culprit, "once", "again").await.expect("the next one answers"), "again");
+            let after = snapshot(&host, "culprit");
+            assert_eq!((after.starts, after.restarts), (2, restarts), "{mode}");
+            host.shutdown(Duration::from_millis(200)).await;
         }
     });
 }

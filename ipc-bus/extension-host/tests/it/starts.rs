@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use extension_host::{EventKind, HostOptions, InstanceState, LauncherProgram, Manifest};
-use ipc_transport::CallError;
+use ipc_transport::{CallError, Cause};
 
 use crate::support::{
-    Collected, call, event, host, manifest, on_both_runtimes, options, register, snapshot, until, until_state,
+    Collected, call, call_within, death, event, host, manifest, on_both_runtimes, options, register,
+    snapshot, until, until_state,
 };
 
 /// Two failures and it is broken.
@@ -146,6 +147,39 @@ fn a_start_that_hangs_does_not_hold_up_others() {
         let echo = register(&host, "echo", "echo", "");
         assert_eq!(call(&echo, "echo", "x").await.expect("it is answered"), "x");
         assert_eq!(snapshot(&host, "silent").state, InstanceState::Starting);
+        host.shutdown(Duration::ZERO).await;
+    });
+}
+
+#[test]
+fn a_call_that_waits_for_a_failing_start_learns_how_it_failed() {
+    on_both_runtimes(async || {
+        let host = host(options());
+        let patient = "[activation]\nstart = \"eager\"\n[restart]\nbackoff = [\"30s\", \"30s\"]\n";
+        let route = register(&host, "wrong", "exit-at-start", patient);
+        until_state(&host, "wrong", InstanceState::Backoff).await;
+        let error =
+            call_within(&route, "echo", "x", Duration::from_millis(20)).await.expect_err("nothing runs");
+        let CallError::NotDelivered(Cause::Died(how)) = &error else { panic!("{error:?}") };
+        assert!(how.contains("it exited with code 3 before it was ready"), "{how}");
+        host.shutdown(Duration::ZERO).await;
+    });
+}
+
+#[test]
+fn a_reset_of_a_running_extension_forgets_its_failures() {
+    on_both_runtimes(async || {
+        let host = host(options());
+        let mut events = host.subscribe();
+        let route = register(&host, "x", "crash-exit", TWICE);
+        for starts in 1..=4 {
+            call(&route, "echo", "x").await.expect("it is answered");
+            host.reset("x").await.expect("it is registered");
+            let running = until_state(&host, "x", InstanceState::Ready).await;
+            assert_eq!(running.starts, starts);
+            call(&route, "misbehave", "x").await.expect_err("it ends");
+            assert_eq!(death(&mut events, "x").await.0, "fault");
+        }
         host.shutdown(Duration::ZERO).await;
     });
 }

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use extension_host::{InstanceState, RegisterError, StopTimes};
 use ipc_transport::{CallError, Caller, Encoded, Payload, Request};
+use rustix::process::Signal;
 
 use crate::support::{
-    call, host, is_running, manifest, on_both_runtimes, options, register, snapshot, until, until_state,
+    call, host, is_running, manifest, on_both_runtimes, options, register, signal, snapshot, until,
+    until_state,
 };
 
 #[test]
@@ -73,6 +75,12 @@ fn shutdown_leaves_nothing_whatever_its_budget() {
                 }
             }
             assert!(pids.iter().all(|pid| is_running(*pid)), "{pids:?}");
+            if budget.is_zero() {
+                // Stopped launchers kill as well as running ones.
+                for extension in host.snapshot() {
+                    signal(extension.launcher_pid.expect("it runs"), Signal::STOP);
+                }
+            }
             host.shutdown(budget).await;
             let left: Vec<_> = pids.iter().filter(|pid| is_running(**pid)).collect();
             assert!(left.is_empty(), "{left:?} of {pids:?}");

@@ -11,6 +11,7 @@ use extension_host::{
 };
 use ipc_transport::{CallError, Caller, Encoded, Payload, Request};
 use parking_lot::Mutex;
+use rustix::process::{Pid, Signal};
 
 use crate::programs::programs;
 
@@ -145,7 +146,10 @@ pub(crate) fn is_running(pid: u32) -> bool {
 }
 
 pub(crate) fn kill(pid: u32) {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL)
-        .expect("the process is below this test");
+    signal(pid, Signal::KILL);
+}
+
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+    rustix::process::kill_process(pid, signal).expect("the process is below this test");
 }

@@ -69,7 +69,7 @@ fn limits_hold_in_the_program() {
         ..Arguments::default()
     };
     let script = "ulimit -n; ulimit -c; nice; pwd; grep -E 'NoNewPrivs|SigBlk' /proc/self/status; \
-                  test $(ps -o pgid= $$) = $$ && echo leads";
+                  test $(ps -o pgid= $$) = $$ && test $(ps -o sid= $$) = $$ && echo leads";
     let output = launch_shell(arguments, script).output().expect("the launcher starts");
     let own_nice = rustix::process::nice(0).expect("the own niceness is readable");
     let expected = format!(
@@ -112,17 +112,29 @@ fn terminate_is_forwarded_to_the_whole_group() {
 }
 
 #[test]
-fn a_program_that_ignores_terminate_is_killed_after_its_grace_or_by_order() {
-    let graceful = Arguments { stop_grace_ms: 50, ..Arguments::default() };
-    for (arguments, order) in [(graceful, Signal::TERM), (Arguments::default(), Signal::USR1)] {
+fn a_program_that_ignores_terminate_is_killed_by_order_even_if_its_launcher_was_stopped() {
+    for orders in
+        [&[Signal::USR1][..], &[Signal::TERM, Signal::USR1], &[Signal::STOP, Signal::USR1, Signal::CONT]]
+    {
         let script = "trap '' TERM; echo ready; while :; do sleep 0.01; done";
-        let mut launcher = launch_shell(arguments, script).spawn().expect("the launcher starts");
+        let mut launcher = launch_shell(Arguments::default(), script).spawn().expect("the launcher starts");
         let mut lines = BufReader::new(launcher.stdout.take().expect("stdout is piped")).lines();
         assert_eq!(lines.next().expect("a line").expect("text"), "ready");
-        signal(launcher.id(), order);
+        orders.iter().for_each(|order| signal(launcher.id(), *order));
         let status = launcher.wait().expect("the launcher is ours");
         assert_eq!(status.signal(), Some(Signal::KILL.as_raw()));
     }
+}
+
+#[test]
+fn what_the_host_inherited_does_not_reach_the_program() {
+    let host_script = "exec 7</dev/null 9</dev/null; exec \"$0\" \"$@\"";
+    let script = "for fd in 7 9; do test -e /proc/$$/fd/$fd && echo $fd; done; echo checked";
+    let inner = launch_shell(Arguments::default(), script);
+    let mut outer = std::process::Command::new("/bin/sh");
+    outer.args(["-c", host_script]).arg(inner.get_program()).args(inner.get_args());
+    let (stdout, stderr) = text(&outer.output().expect("the shell starts"));
+    assert_eq!(stdout, "checked\n", "{stderr}");
 }
 
 fn signal(pid: u32, signal: Signal) {

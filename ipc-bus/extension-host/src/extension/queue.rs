@@ -1,0 +1,150 @@
+//! Calls that wait for an endpoint, in the order in which they were made.
+//!
+//! ```text
+//! call -> endpoint? --yes--> sent, without a lock
+//!           | no: looked at again under the lock
+//!           v
+//!     ticket at the back --ready: all tickets are sent in order, then the endpoint is published--> sent
+//!           \--given up under the lock (deadline, broken): never sent
+//! ```
+//!
+//! INVARIANT: the endpoint is published under the lock and after the last ticket: a call that sees it comes
+//! behind all that waited. It must not know why there is no endpoint.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipc_protocol::limits::IN_FLIGHT_CALLS_MAX;
+use ipc_transport::{CallError, Caller, Encoded, OnOverload, Payload, Reply, Request};
+use tokio::sync::oneshot;
+
+use super::{Endpoint, Extension};
+
+/// LIMIT: calls that wait for one extension's start; further ones are rejected.
+const TICKETS_MAX: usize = IN_FLIGHT_CALLS_MAX as usize;
+
+/// Tickets of calls that were given up are thrown away when there are as many, or twice as many as were left
+/// the last time.
+const PRUNE_AT_MIN: usize = 64;
+
+/// What is sent at every attempt of a call.
+#[derive(Clone)]
+pub(crate) struct Outgoing {
+    pub(crate) method: Box<str>,
+    pub(crate) arguments: Encoded,
+    pub(crate) deadline: Instant,
+    pub(crate) on_overload: OnOverload,
+}
+
+impl Outgoing {
+    pub(crate) fn send(&self, endpoint: &Endpoint) -> Reply {
+        endpoint.touch();
+        endpoint.connection.call(Request {
+            method: &self.method,
+            payload: Payload::Encoded(self.arguments.clone()),
+            deadline: self.deadline,
+            on_overload: self.on_overload,
+            retry_log: None,
+        })
+    }
+}
+
+/// A call that was sent, and the incarnation that it was sent to.
+pub(crate) struct Sent {
+    pub(crate) reply: Reply,
+    pub(crate) epoch: u32,
+}
+
+/// A call that is sent, or waits in the queue for it.
+pub(crate) enum Place {
+    Sent(Sent),
+    Waits(oneshot::Receiver<Sent>),
+}
+
+struct Ticket {
+    call: Outgoing,
+    sent: oneshot::Sender<Sent>,
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    tickets: VecDeque<Ticket>,
+    prune_at: usize,
+    /// The last incarnation that was told to drain, or 0.
+    drained_epoch: u32,
+}
+
+impl Queue {
+    /// Throws away the tickets of calls that were given up.
+    fn prune(&mut self) {
+        self.tickets.retain(|ticket| !ticket.sent.is_closed());
+        self.prune_at = PRUNE_AT_MIN.max(2 * self.tickets.len());
+    }
+}
+
+impl Extension {
+    /// Sends the call to an incarnation later than `epoch`, or queues it for the next one and asks for a start.
+    /// Calls made again come behind those that wait already.
+    pub(crate) fn send_or_wait(&self, call: &Outgoing, epoch: u32) -> Result<Place, CallError> {
+        let mut queue = self.queue.lock();
+        // Published under the lock: if it is not there now, its queue is still to be sent.
+        if let Some(endpoint) = self.endpoint.load_full().filter(|endpoint| endpoint.epoch > epoch) {
+            drop(queue);
+            return Ok(Place::Sent(Sent { reply: call.send(&endpoint), epoch: endpoint.epoch }));
+        }
+        if queue.tickets.len() >= queue.prune_at.min(TICKETS_MAX) {
+            queue.prune();
+        }
+        if queue.tickets.len() >= TICKETS_MAX {
+            let reason = format!("{TICKETS_MAX} calls wait already for extension `{}` to start", self.name);
+            return Err(CallError::Rejected { reason, retry_after: None });
+        }
+        let (sent, waits) = oneshot::channel();
+        queue.tickets.push_back(Ticket { call: call.clone(), sent });
+        drop(queue);
+        self.wanted.notify_one();
+        Ok(Place::Waits(waits))
+    }
+
+    /// Gives up waiting; the call if it was sent meanwhile.
+    pub(crate) fn give_up(&self, waits: &mut oneshot::Receiver<Sent>) -> Option<Sent> {
+        // Under the lock, so that a ticket is either not looked at yet, and then never sent, or its call is here.
+        let _queue = self.queue.lock();
+        waits.close();
+        waits.try_recv().ok()
+    }
+
+    /// Whether a call waits for an endpoint.
+    pub(super) fn is_wanted(&self) -> bool {
+        let mut queue = self.queue.lock();
+        queue.prune();
+        !queue.tickets.is_empty()
+    }
+
+    /// Sends what waits, and then lets everybody send.
+    pub(super) fn open(&self, endpoint: Arc<Endpoint>) {
+        let mut queue = self.queue.lock();
+        for Ticket { call, sent } in queue.tickets.drain(..) {
+            if !sent.is_closed() {
+                // Given back when the caller went just now: dropping the reply cancels the call.
+                let _ = sent.send(Sent { reply: call.send(&endpoint), epoch: endpoint.epoch });
+            }
+        }
+        self.endpoint.store(Some(endpoint));
+    }
+
+    /// Takes the endpoint away: calls wait from here on. `drains`: the extension will be told so.
+    pub(super) fn shut(&self, epoch: u32, drains: bool) {
+        let mut queue = self.queue.lock();
+        self.endpoint.store(None);
+        if drains {
+            queue.drained_epoch = epoch;
+        }
+    }
+
+    /// Whether the incarnation was told to take no more calls: one that was not, and says that it drains, lies.
+    pub(crate) fn is_drained(&self, epoch: u32) -> bool {
+        epoch == self.queue.lock().drained_epoch
+    }
+}
