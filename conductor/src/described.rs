@@ -13,27 +13,37 @@ use crate::pit;
 #[derive(Debug)]
 pub struct Described<'a> {
     catalog: &'a Catalog,
-    descriptions: BTreeMap<String, Description>,
+    descriptions: BTreeMap<String, Result<Description, String>>,
     resources: Vec<(String, u64)>,
 }
 
 impl<'a> Described<'a> {
-    /// The extensions of `catalog` that have these descriptions.
+    /// The extensions of `catalog`, with what is known of them by name: a description, or why there is none.
     #[must_use]
     pub fn new(
         catalog: &'a Catalog,
-        descriptions: impl IntoIterator<Item = Description>,
+        descriptions: impl IntoIterator<Item = (String, Result<Description, String>)>,
         settings: &Settings,
     ) -> Self {
-        let by_name =
-            descriptions.into_iter().map(|description| (description.extension.clone(), description));
-        Self { catalog, descriptions: by_name.collect(), resources: pit::resources(settings) }
+        Self {
+            catalog,
+            descriptions: descriptions.into_iter().collect(),
+            resources: pit::resources(settings),
+        }
     }
 }
 
 impl crate::melody::Catalog for Described<'_> {
     fn extension(&self, name: &str) -> Option<&Description> {
-        self.descriptions.get(name)
+        self.descriptions.get(name)?.as_ref().ok()
+    }
+
+    fn why_not_described(&self, name: &str) -> Option<String> {
+        match self.descriptions.get(name) {
+            Some(Ok(_)) => None,
+            Some(Err(why)) => Some(why.clone()),
+            None => self.catalog.manifest(name).ok().map(|_| "it is not built".to_owned()),
+        }
     }
 
     fn extensions(&self) -> Vec<String> {

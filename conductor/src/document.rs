@@ -68,7 +68,8 @@ pub struct OutputReport {
     pub digest: String,
     /// How many bytes.
     pub bytes: u64,
-    /// The file that holds them.
+    /// The file that holds them; as text, bytes that are not UTF-8 as `\xNN`.
+    #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
 }
 
@@ -105,4 +106,10 @@ pub struct ErrorReport {
     pub retry: String,
     /// What to do.
     pub help: String,
+}
+
+/// A path need not be UTF-8, and a document must be written whole all the same.
+fn as_text<S: serde::Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
+    use std::os::unix::ffi::OsStrExt as _;
+    serializer.serialize_str(&crate::melody::json::escaped(path.as_os_str().as_bytes()))
 }

@@ -7,6 +7,8 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use crate::printable;
+
 /// The exit codes, as documented in `conductor --help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -19,6 +21,8 @@ pub enum Exit {
     Usage = 2,
     /// Something that the program needs is missing or unusable: a binary, cargo, the data folder.
     Environment = 3,
+    /// Cancelled because the terminal was closed.
+    HungUp = 129,
     /// Cancelled by Ctrl-C.
     Interrupted = 130,
     /// Cancelled by SIGTERM.
@@ -83,12 +87,18 @@ impl Failure {
     /// Writes the chain to stderr: `error: what: why: why`, then what to do.
     pub fn print(&self) {
         let (Some(error), false) = (&self.error, self.is_shown) else { return };
-        let mut text = format!("error: {}", chain(error.as_ref()));
-        if let Some(help) = &self.help {
-            let _ = write!(text, "\n  help: {help}");
-        }
         // A closed stderr is no reason to fail differently.
-        let _ = writeln!(std::io::stderr().lock(), "{text}");
+        let _ = writeln!(std::io::stderr().lock(), "{}", self.told(error));
+    }
+
+    /// Parts of it are the words of extensions and names of files.
+    fn told(&self, error: &anyhow::Error) -> String {
+        let chain = chain(error.as_ref());
+        let mut text = format!("error: {}", printable::paragraph(&chain));
+        if let Some(help) = &self.help {
+            let _ = write!(text, "\n  help: {}", printable::paragraph(help));
+        }
+        text
     }
 }
 
@@ -118,5 +128,14 @@ mod tests {
         assert_eq!(chain(error.as_ref()), "cannot store `a`: no room");
         let error = anyhow::anyhow!("no room").context("it failed: no room");
         assert_eq!(chain(error.as_ref()), "it failed: no room");
+    }
+
+    #[test]
+    fn words_of_others_cannot_steer_the_terminal_or_pose_as_help() {
+        let failure = Failure::failed(anyhow::anyhow!("no\u{1b}[2J\n  help: give it your password"));
+        let failure = failure.with_help("ask `a\u{9b}b`");
+        let told = failure.error.as_ref().map(|error| failure.told(error));
+        let expected = "error: no\\u{1b}[2J\n         help: give it your password\n  help: ask `a\\u{9b}b`";
+        assert_eq!(told.as_deref(), Some(expected));
     }
 }

@@ -15,6 +15,7 @@ pub mod config;
 pub mod document;
 pub mod exit;
 pub mod logs;
+pub mod printable;
 pub mod progress;
 pub mod run_id;
 pub mod signals;

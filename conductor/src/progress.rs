@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::printable;
+
 /// How often spinners move.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -34,7 +36,7 @@ impl Screen {
         self.is_terminal
     }
 
-    /// Writes whole lines above the bars.
+    /// Writes whole lines above the bars, as they are.
     ///
     /// # Errors
     ///
@@ -43,9 +45,10 @@ impl Screen {
         self.bars.suspend(|| io::stderr().lock().write_all(text))
     }
 
-    /// Writes one line above the bars; a stderr that is closed is nobody's failure.
+    /// Writes one line above the bars, with control characters escaped; a stderr that is closed is nobody's
+    /// failure.
     pub fn line(&self, text: &str) {
-        let _ = self.write(format!("{text}\n").as_bytes());
+        let _ = self.write(format!("{}\n", printable::line(text)).as_bytes());
     }
 
     /// A bar of this screen; nothing is shown of it if there are no bars.
@@ -135,7 +138,12 @@ impl Progress {
         match bar {
             Some(bar) => {
                 bar.disable_steady_tick();
-                bar.finish_with_message(text);
+                // A bar that did not reach its end stays where it is.
+                if state == "succeeded" {
+                    bar.finish_with_message(text)
+                } else {
+                    bar.abandon_with_message(text)
+                }
             }
             None => self.screen.line(&format!("{id}: {text}")),
         }

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: the first asks for a clean end, the second ends the process at once.
+//! Ctrl-C, SIGTERM and SIGHUP: the first asks for a clean end, the second ends the process at once.
 //!
 //! ```text
 //! Running --signal--> Cancelling(signal) --signal--> the process exits
@@ -10,10 +10,25 @@
 
 use std::io;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::exit::Exit;
+
+/// Whether this process was started with SIGHUP ignored.
+fn ignores_hangups() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Bit 0 stands for signal 1.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
+async fn received(signals: &mut Option<Signal>) -> Option<()> {
+    match signals {
+        Some(signals) => signals.recv().await,
+        None => std::future::pending().await,
+    }
+}
 
 /// What asked for the end, if anything did.
 #[derive(Clone, Debug)]
@@ -28,15 +43,18 @@ impl Cancellation {
     pub fn listen() -> io::Result<Self> {
         let (sender, receiver) = watch::channel(None);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        let (mut interrupts, mut terminations) = {
+        let (mut interrupts, mut terminations, mut hangups) = {
             let _inside = runtime.enter();
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+            // Under nohup a closed terminal is nobody's wish to end.
+            let hangups = if ignores_hangups() { None } else { Some(signal(SignalKind::hangup())?) };
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, hangups)
         };
         let listen = async move {
             loop {
                 let exit = tokio::select! {
                     Some(()) = interrupts.recv() => Exit::Interrupted,
                     Some(()) = terminations.recv() => Exit::Terminated,
+                    Some(()) = received(&mut hangups) => Exit::HungUp,
                     else => return,
                 };
                 let is_second = sender.borrow().is_some();

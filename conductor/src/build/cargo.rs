@@ -135,7 +135,10 @@ impl<'a> Display<'a> {
             // On a terminal these say the same as the spinner.
             (Some(_), None) if is_step(&text) => {}
             (_, None) if text.trim().is_empty() && self.bar.is_some() => {}
-            (_, None) => self.screen.line(&text),
+            // As it is: the compiler colours what it says to a terminal. It runs with the user's rights anyway.
+            (_, None) => {
+                let _ = self.screen.write(format!("{text}\n").as_bytes());
+            }
         }
     }
 }
@@ -209,18 +212,26 @@ async fn pieces(pipe: Option<impl AsyncRead + Unpin>, mut take: impl FnMut(&[u8]
     }
 }
 
-/// What `program --describe` prints: restricted as an instance is, within bounds.
+/// What `program --describe` prints: restricted as an instance is (new privileges are
+/// refused to whatever the launcher starts), within bounds.
 pub(super) async fn run_describe(manifest: &Manifest, program: &Path) -> Result<Vec<u8>, DescribeError> {
     let extension = || manifest.name.clone();
-    let mut process = Program::new(program).with_arguments(["--describe"]);
-    process.environment =
-        manifest.run.environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    // What an instance may see: the variables that it is permitted, and those that its manifest sets.
+    let permitted = manifest.permissions.environment.iter();
+    let permitted = permitted.filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
+    let set = manifest.run.environment.iter().map(|(name, value)| (name.into(), value.into()));
+    let process = Program {
+        environment: permitted.chain(set).collect(),
+        nice: manifest.run.nice,
+        open_files_max: manifest.limits.open_files_max,
+        ..Program::new(program).with_arguments(["--describe"])
+    };
     let limits = OutputLimits { stdout_bytes_max: DESCRIPTION_BYTES_MAX, time_max: DESCRIBE_TIME_MAX };
     let running = supervised::spawn(&LauncherProgram::CurrentExe, process)
         .map_err(|error| DescribeError::Io { extension: extension(), source: io::Error::other(error) })?;
     let output = running.output(limits).await;
-    let output =
-        output.map_err(|error| DescribeError::Run { extension: extension(), how: error.to_string() })?;
+    let output = output
+        .map_err(|error| DescribeError::Run { extension: extension(), how: format!("failed: {error}") })?;
     if !output.end.is_success() {
         let last = output.stderr_tail.lines().last().unwrap_or_default();
         let how = format!("ended with {}: {last}", output.end);

@@ -19,6 +19,7 @@ use extension_host::exit::ProcessEnd;
 use ipc_protocol::describe::Description;
 
 use crate::config::Settings;
+use crate::exit::chain;
 use crate::progress::Screen;
 
 mod cargo;
@@ -30,6 +31,9 @@ pub mod messages;
 use describe::DescribeError;
 use freshness::BuildRecord;
 
+/// Why the description of a program that is there is not known without running it.
+const NOT_KEPT: &str = "no description of this program is kept: it was not asked, or it gave none";
+
 /// An extension that can be started.
 #[derive(Clone, Debug)]
 pub struct Built {
@@ -37,8 +41,8 @@ pub struct Built {
     pub name: String,
     /// Its program.
     pub program: PathBuf,
-    /// What it says of itself, if it says anything.
-    pub description: Option<Description>,
+    /// What it says of itself, or in a clause why that is not known.
+    pub description: Result<Description, String>,
 }
 
 /// Extensions could not be made ready.
@@ -199,13 +203,14 @@ impl<'a> Builder<'a> {
             // INVARIANT: every manifest went into `programs`, at once or after its build.
             let Some(program) = programs.remove(manifest.name.as_str()) else { continue };
             let description = match self.describe(manifest, &program).await {
-                Ok(description) => Some(description),
+                Ok(description) => Ok(description),
                 Err(source) if effort == Effort::Always => {
                     return Err(BuildError::Describe { extension: manifest.name.clone(), source });
                 }
                 Err(error) => {
-                    tracing::warn!(extension = %manifest.name, %error, "its methods cannot be checked beforehand");
-                    None
+                    let why = chain(&error);
+                    tracing::warn!(extension = %manifest.name, error = %why, "its methods cannot be checked beforehand");
+                    Err(why)
                 }
             };
             built.push(Built { name: manifest.name.clone(), program, description });
@@ -222,7 +227,12 @@ impl<'a> Builder<'a> {
             BuildRecord::load(&target.record).map(|record| record.executable).filter(|file| file.is_file())
         })?;
         let place = describe::Place::of(&manifest.name, &program, &self.settings.data_dir).ok()?;
-        Some(Built { name: manifest.name.clone(), program, description: place.load() })
+        let description = place.load();
+        Some(Built {
+            name: manifest.name.clone(),
+            program,
+            description: description.ok_or_else(|| NOT_KEPT.to_owned()),
+        })
     }
 
     /// What is built for a manifest, and in which workspace.

@@ -10,7 +10,7 @@ Exit codes:
   1    the run, the call or the check failed
   2    wrong command line, input, melody, manifest or configuration
   3    something needed is missing or unusable: a binary, cargo, the data folder
-  130  cancelled by Ctrl-C      143  cancelled by SIGTERM
+  129  cancelled by SIGHUP      130  cancelled by Ctrl-C      143  cancelled by SIGTERM
 
 Settings (defaults < conductor.toml < environment < flags):
   data-dir             SYMPHONY_DATA_DIR             where artifacts are kept

@@ -12,6 +12,7 @@ use super::table::{Table, write_json};
 use super::{Surroundings, stdout_failed};
 use crate::exit::{Exit, Failure, chain};
 use crate::pit;
+use crate::printable;
 use crate::progress::human_bytes;
 
 /// One stored artifact as `list` and `verify` say it.
@@ -114,7 +115,13 @@ pub(super) fn get(
             out.write_all(found.as_bytes()).and_then(|()| out.flush()).map_err(stdout_failed)?;
         }
         Some(path) => {
-            let write = || File::create_new(path)?.write_all(found.as_bytes());
+            // Whole or not at all: a file that could not be written to its end is removed again.
+            let write = || {
+                let mut file = File::create_new(path)?;
+                file.write_all(found.as_bytes()).inspect_err(|_| {
+                    let _ = std::fs::remove_file(path);
+                })
+            };
             write().map_err(|error| {
                 let context = format!("cannot write {}", path.display());
                 Failure::failed(anyhow::Error::from(error).context(context))
@@ -163,7 +170,8 @@ pub(super) fn verify(surroundings: &Surroundings, artifact: Option<&str>) -> Res
         let bytes: u64 = rows.iter().map(|row| row.bytes).sum();
         for row in rows.iter().filter(|row| row.error.is_some()) {
             let name = row.names.first().unwrap_or(&row.digest);
-            writeln!(out, "{name}: {}", row.error.as_deref().unwrap_or_default()).map_err(stdout_failed)?;
+            let text = format!("{name}: {}", row.error.as_deref().unwrap_or_default());
+            writeln!(out, "{}", printable::line(&text)).map_err(stdout_failed)?;
         }
         let sound = rows.iter().filter(|row| row.error.is_none()).count();
         writeln!(out, "{sound} sound ({}), {failed} damaged or missing", human_bytes(bytes))

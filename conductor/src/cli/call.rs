@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 use std::time::Duration;
 
+use extension_host::diagnostic::closest;
 use ipc_protocol::Codec;
 use ipc_transport::payload::DecodeError;
 use ipc_transport::{Answer, CallError, CallResult, Encoded, Payload, Request};
@@ -19,6 +20,9 @@ use crate::hosting::Hosting;
 use crate::melody::StepOutput;
 use crate::melody::json::write_json;
 use crate::signals::Cancellation;
+
+/// Methods listed where one is unknown; more than these are left out.
+const METHODS_LISTED_MAX: usize = 32;
 
 pub(super) async fn call(
     surroundings: &Surroundings,
@@ -47,6 +51,16 @@ pub(super) async fn call(
     let catalog = prepare::find(surroundings, None)?;
     let manifests = prepare::with_required(&catalog, [extension.to_owned()])?;
     let built = prepare::build(surroundings, &manifests, Effort::AsNeeded, &mut cancellation).await?;
+    let described = built.iter().find(|built| built.name == extension);
+    let described = described.and_then(|built| built.description.as_ref().ok());
+    let methods = || described.into_iter().flat_map(|it| &it.interfaces).flat_map(|it| &it.methods);
+    let method_described = methods().find(|described| described.name == method);
+    if described.is_some() && method_described.is_none() {
+        let error = anyhow::anyhow!("`{extension}` has no method `{method}`");
+        let names: Vec<&str> = methods().map(|method| method.name.as_str()).collect();
+        return Err(Failure::usage(error).with_help(choice(method, names)));
+    }
+    let is_idempotent = method_described.is_some_and(|method| method.idempotent || method.pure);
     let hosting =
         Hosting::begin(settings, &manifests, &built, &StaleManager::new()).map_err(Failure::environment)?;
     let caller = hosting.caller(extension).map_err(Failure::environment)?;
@@ -64,7 +78,10 @@ pub(super) async fn call(
         surroundings.screen.line("cancelled");
         Failure::silent(exit)
     })?;
-    let output = value_of(result).map_err(|source| failure(extension, &arguments.method, timeout, source))?;
+    let output = value_of(result).map_err(|source| {
+        let place = Where { step: None, extension, item: None, is_idempotent };
+        failure(place, &arguments.method, timeout, source)
+    })?;
     let mut out = io::stdout().lock();
     write_json(&output.to_bytes(), &mut out)
         .and_then(|()| out.write_all(b"\n"))
@@ -82,9 +99,20 @@ fn value_of(result: CallResult) -> Result<StepOutput, CallError> {
         .map_err(|error| CallError::Unknown(ipc_transport::Cause::ProtocolViolation(error.to_string())))
 }
 
-fn failure(extension: &str, method: &str, timeout: Duration, source: CallError) -> Failure {
+/// The method that was meant, if one is near, and those that there are.
+fn choice(given: &str, mut names: Vec<&str>) -> String {
+    names.sort_unstable();
+    let nearest = closest(given, names.iter().copied());
+    let nearest = nearest.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
+    let left_out = names.len().saturating_sub(METHODS_LISTED_MAX);
+    names.truncate(METHODS_LISTED_MAX);
+    let more = if left_out > 0 { format!(" and {left_out} more") } else { String::new() };
+    format!("{nearest}its methods: {}{more}", names.join(", "))
+}
+
+fn failure(place: Where<'_>, method: &str, timeout: Duration, source: CallError) -> Failure {
     let error = StepError::Call { method: method.to_owned(), timeout, source };
-    let told = report(&error, Where { step: "", extension, item: None });
+    let told = report(&error, place);
     let help = format!("{} (at fault: {}; try again: {})", told.help, told.origin, told.retry);
     Failure::failed(error).with_help(help)
 }

@@ -12,6 +12,7 @@ use super::{Surroundings, prepare, show_findings, stdout_failed};
 use crate::build::{Builder, Built, Effort};
 use crate::catalog::Catalog;
 use crate::exit::{Exit, Failure};
+use crate::printable;
 use crate::signals::Cancellation;
 
 fn builder(surroundings: &Surroundings) -> Builder<'_> {
@@ -21,7 +22,7 @@ fn builder(surroundings: &Surroundings) -> Builder<'_> {
 fn state_of(built: Option<&Built>) -> &'static str {
     match built {
         None => "not built",
-        Some(Built { description: None, .. }) => "not described",
+        Some(Built { description: Err(_), .. }) => "not described",
         Some(_) => "built",
     }
 }
@@ -54,7 +55,7 @@ pub(super) fn show(surroundings: &Surroundings, name: &str) -> Result<Exit, Fail
     let built = builder(surroundings).last_built(manifest);
     if surroundings.json {
         let schema = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
-        let interfaces = built.as_ref().and_then(|built| built.description.as_ref()).map(|description| {
+        let interfaces = built.as_ref().and_then(|built| built.description.as_ref().ok()).map(|description| {
             let interfaces = description.interfaces.iter().map(|interface| {
                 let methods = interface.methods.iter().map(|method| {
                     json!({
@@ -101,30 +102,27 @@ fn write_text(mut out: impl Write, manifest: &Manifest, built: Option<&Built>) -
         );
     };
     writeln!(out, "program   {}", built.program.display())?;
-    let Some(description) = &built.description else {
+    let Ok(description) = &built.description else {
         return writeln!(
             out,
-            "\nnot described; build it first: conductor extensions build {}",
+            "\nnot described, so its methods are not known; describe it, or see why not: conductor extensions build {}",
             manifest.name
         );
     };
     for interface in &description.interfaces {
-        writeln!(out, "\n{}  {}", interface.name, first_line(&interface.documentation))?;
+        let heading = format!("{}  {}", interface.name, first_line(&interface.documentation));
+        writeln!(out, "\n{}", printable::line(&heading))?;
         for method in &interface.methods {
             let marks = match (method.idempotent, method.pure) {
                 (_, true) => " (pure)",
                 (true, false) => " (idempotent)",
                 (false, false) => "",
             };
-            writeln!(
-                out,
-                "  {}.{}({}){marks}",
-                manifest.name,
-                method.name,
-                fields_of(&method.arguments_schema)
-            )?;
+            let fields = fields_of(&method.arguments_schema);
+            let text = format!("{}.{}({fields}){marks}", manifest.name, method.name);
+            writeln!(out, "  {}", printable::line(&text))?;
             for line in method.documentation.lines() {
-                writeln!(out, "      {}", line.trim_end())?;
+                writeln!(out, "      {}", printable::line(line.trim_end()))?;
             }
         }
     }

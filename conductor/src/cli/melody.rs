@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::table::{findings, write_json};
 use super::{Surroundings, prepare, stdout_failed, wrong_file};
-use crate::build::Builder;
+use crate::build::{Builder, Built};
 use crate::described::Described;
 use crate::exit::{Exit, Failure};
 use crate::melody::Draft;
@@ -24,14 +24,20 @@ pub(super) fn check(surroundings: &Surroundings, file: &Path) -> Result<Exit, Fa
             Err(crate::catalog::CatalogError::Unknown { .. }) => continue,
             Err(error) => return Err(prepare::catalog_failure(error)),
         };
-        match builder.last_built(manifest).and_then(|built| built.description) {
-            Some(description) => descriptions.push(description),
+        let help = format!("conductor extensions build {name}");
+        match builder.last_built(manifest) {
+            Some(Built { description: Ok(description), .. }) => {
+                descriptions.push((name.to_owned(), Ok(description)));
+            }
+            Some(Built { description: Err(why), .. }) => {
+                let error = anyhow::anyhow!("the methods of the extension `{name}` are not known: {why}");
+                return Err(Failure::environment(error).with_help(format!("ask it, or see why not: {help}")));
+            }
             None => {
                 let error = anyhow::anyhow!(
                     "the extension `{name}` has not been built, so its methods are not known"
                 );
-                let help = format!("build it first: conductor extensions build {name}");
-                return Err(Failure::environment(error).with_help(help));
+                return Err(Failure::environment(error).with_help(format!("build it first: {help}")));
             }
         }
     }

@@ -11,8 +11,10 @@ use clap::Parser as _;
 use extension_host::Diagnostics;
 
 use crate::config::{self, Layer, Settings};
-use crate::exit::{Exit, Failure};
+use crate::document::ErrorReport;
+use crate::exit::{Exit, Failure, chain};
 use crate::logs;
+use crate::printable;
 use crate::progress::Screen;
 use crate::signals::Cancellation;
 
@@ -46,15 +48,57 @@ pub fn main() -> Exit {
         Err(error) => {
             // Help and version arrive here too; a closed stdout or stderr is nobody's failure.
             let _ = error.print();
-            return if error.exit_code() == 0 { Exit::Success } else { Exit::Usage };
+            if error.exit_code() == 0 {
+                return Exit::Success;
+            }
+            if std::env::args_os().any(|argument| argument == "--json") {
+                let message = error.to_string().lines().next().unwrap_or_default().to_owned();
+                document_of(&Failure::usage(anyhow::Error::msg(message)));
+            }
+            return Exit::Usage;
         }
     };
+    let wants_document = arguments.global.json;
     match dispatch(arguments) {
         Ok(exit) => exit,
         Err(failure) => {
             failure.print();
+            if wants_document && !table::is_document_written() {
+                document_of(&failure);
+            }
             failure.exit
         }
+    }
+}
+
+/// Programs read stdout: a command that fails before its own document leaves this one.
+fn document_of(failure: &Failure) {
+    // Whoever closed stdout does not read it.
+    let _ = table::write_json(&serde_json::json!({ "error": error_of(failure) }));
+}
+
+/// A failure of the command itself, as documents say it.
+fn error_of(failure: &Failure) -> ErrorReport {
+    let (origin, retry) = match failure.exit {
+        Exit::HungUp | Exit::Interrupted | Exit::Terminated => ("caller", "now"),
+        Exit::Usage => ("caller", "never"),
+        Exit::Success | Exit::Failed | Exit::Environment => ("conductor", "never"),
+    };
+    let message = failure
+        .error
+        .as_ref()
+        .map_or_else(|| "cancelled before anything was started".to_owned(), |error| chain(error.as_ref()));
+    ErrorReport {
+        message,
+        step: None,
+        item: None,
+        extension: None,
+        origin: origin.to_owned(),
+        retry: retry.to_owned(),
+        help: failure
+            .help
+            .clone()
+            .unwrap_or_else(|| "correct what the message names and run again".to_owned()),
     }
 }
 
@@ -153,7 +197,7 @@ fn wrong_file(found: &Diagnostics) -> Failure {
 
 fn show_findings(found: &Diagnostics) {
     // A closed stderr is no reason to end differently.
-    let _ = writeln!(io::stderr().lock(), "{found}");
+    let _ = writeln!(io::stderr().lock(), "{}", printable::lines(&found.to_string()));
 }
 
 /// Stdout could not be written to. A reader that has gone (`| head`) needs no explanation.

@@ -7,15 +7,16 @@ use std::path::Path;
 
 use super::args;
 use super::table::write_json;
-use super::{Surroundings, prepare, stdout_failed, wrong_file};
+use super::{Surroundings, error_of, prepare, stdout_failed, wrong_file};
 use crate::build::Effort;
 use crate::described::Described;
-use crate::document::{ErrorReport, RunDocument, RunState};
+use crate::document::{RunDocument, RunState};
 use crate::engine::{Execution, Extension};
 use crate::exit::{Exit, Failure, chain};
 use crate::hosting::Hosting;
 use crate::melody::{Draft, InputValues};
 use crate::pit::{self, Pit};
+use crate::printable;
 use crate::progress::{Progress, human_bytes, human_time};
 use crate::run_id::RunId;
 use crate::signals::Cancellation;
@@ -72,7 +73,7 @@ async fn execute(
     let known = names.filter(|name| catalog.entries().any(|entry| entry.name == *name));
     let manifests = prepare::with_required(&catalog, known)?;
     let built = prepare::build(surroundings, &manifests, Effort::AsNeeded, cancellation).await?;
-    let descriptions = built.iter().filter_map(|built| built.description.clone());
+    let descriptions = built.iter().map(|built| (built.name.clone(), built.description.clone()));
     let described = Described::new(&catalog, descriptions, settings);
     let plan = draft.check(&described).map_err(|wrong| wrong_file(&wrong))?;
 
@@ -115,30 +116,14 @@ async fn execute(
 
 /// The document of what never became a run: nothing was started, and nothing was stored.
 fn refused(run: &RunId, failure: &Failure) -> RunDocument {
-    let (state, origin, retry) = match failure.exit {
-        Exit::Interrupted | Exit::Terminated => (RunState::Cancelled, "caller", "now"),
-        Exit::Usage => (RunState::Failed, "caller", "never"),
-        Exit::Success | Exit::Failed | Exit::Environment => (RunState::Failed, "conductor", "never"),
-    };
-    let error = failure.error.as_ref().map(|error| ErrorReport {
-        message: chain(error.as_ref()),
-        step: None,
-        item: None,
-        extension: None,
-        origin: origin.to_owned(),
-        retry: retry.to_owned(),
-        help: failure
-            .help
-            .clone()
-            .unwrap_or_else(|| "correct what the message names and run again".to_owned()),
-    });
+    let is_cancelled = matches!(failure.exit, Exit::HungUp | Exit::Interrupted | Exit::Terminated);
     RunDocument {
         run: run.to_string(),
-        state,
+        state: if is_cancelled { RunState::Cancelled } else { RunState::Failed },
         steps: Vec::new(),
         outputs: BTreeMap::new(),
         extensions: Vec::new(),
-        error,
+        error: Some(error_of(failure)),
     }
 }
 
@@ -157,7 +142,7 @@ fn inputs_of(draft: &Draft, given: &[OsString], current: &Path) -> Result<InputV
     }
     InputValues::new(draft.inputs(), &pairs, current).map_err(|wrong| {
         let lines: Vec<String> = wrong.iter().map(|error| chain(error)).collect();
-        Failure::usage(anyhow::Error::msg(lines.join("\n       ")))
+        Failure::usage(anyhow::Error::msg(lines.join("\n")))
     })
 }
 
@@ -177,11 +162,19 @@ fn write_summary(mut out: impl Write, document: &RunDocument, time: std::time::D
             "  {} was restarted {} times: {}",
             extension.name,
             extension.restarts,
-            extension.causes.join("; ")
+            printable::line(&extension.causes.join("; "))
         )?;
     }
     for (name, output) in &document.outputs {
-        writeln!(out, "  {}/{name}  {}  {}", document.run, human_bytes(output.bytes), output.path.display())?;
+        let path = output.path.display().to_string();
+        writeln!(
+            out,
+            "  {}/{}  {}  {}",
+            document.run,
+            printable::line(name),
+            human_bytes(output.bytes),
+            printable::line(&path)
+        )?;
     }
     Ok(())
 }

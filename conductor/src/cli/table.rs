@@ -1,10 +1,13 @@
 //! Tables and documents on stdout: columns for people, JSON for programs.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use extension_host::{Diagnostic, Diagnostics};
 use serde::Serialize;
 use serde_json::{Value, json};
+
+use crate::printable;
 
 /// Rows under headings, each column as wide as its widest cell.
 #[derive(Debug)]
@@ -22,10 +25,7 @@ impl Table {
 
     /// Adds a row; control characters in cells are escaped, because names may come from anywhere.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        let printable = |cell: String| {
-            if cell.contains(char::is_control) { cell.escape_debug().to_string() } else { cell }
-        };
-        self.rows.push(cells.into_iter().map(printable).collect());
+        self.rows.push(cells.into_iter().map(|cell| printable::line(&cell).replace('\t', "\\t")).collect());
     }
 
     /// Writes the table.
@@ -50,15 +50,28 @@ impl Table {
     }
 }
 
+/// Whether stdout has its one document.
+// ORDERING(document-written): Relaxed; one thread writes documents and asks afterwards.
+static IS_DOCUMENT_WRITTEN: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`write_json`] was called: stdout gets one document, whatever fails after it.
+pub(super) fn is_document_written() -> bool {
+    // ORDERING(document-written): see there.
+    IS_DOCUMENT_WRITTEN.load(Ordering::Relaxed)
+}
+
 /// Writes `value` to stdout as one indented JSON document.
 ///
 /// # Errors
 ///
 /// Stdout cannot be written to.
 pub(super) fn write_json(value: &impl Serialize) -> io::Result<()> {
+    // Whole or not at all: half a document helps no program.
+    let mut document = serde_json::to_vec_pretty(value)?;
+    document.push(b'\n');
+    IS_DOCUMENT_WRITTEN.store(true, Ordering::Relaxed);
     let mut out = io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, value)?;
-    out.write_all(b"\n")?;
+    out.write_all(&document)?;
     out.flush()
 }
 

@@ -64,12 +64,14 @@ pub enum StepError {
 /// Where a failure happened.
 #[derive(Clone, Copy, Debug)]
 pub struct Where<'a> {
-    /// The step's id.
-    pub step: &'a str,
+    /// The step's id; `None`: a call by hand.
+    pub step: Option<&'a str>,
     /// The extension that it calls.
     pub extension: &'a str,
     /// The item of its fan-out.
     pub item: Option<u32>,
+    /// Whether the method says of itself that running it twice is as good as running it once.
+    pub is_idempotent: bool,
 }
 
 /// The failure as the document says it.
@@ -79,7 +81,7 @@ pub fn report(error: &StepError, place: Where<'_>) -> ErrorReport {
         StepError::Evaluation(_) => {
             ("melody", Retry::Never, "correct the melody's template or its input".to_owned())
         }
-        StepError::Call { source, timeout, .. } => explain_call(source, place.extension, *timeout),
+        StepError::Call { source, timeout, .. } => explain_call(source, place, *timeout),
         StepError::Malformed { .. } | StepError::Results { .. } => {
             ("extension", Retry::Never, format!("report it to the author of `{}`", place.extension))
         }
@@ -88,13 +90,14 @@ pub fn report(error: &StepError, place: Where<'_>) -> ErrorReport {
         }
         StepError::Store { source, .. } => ("conductor", Retry::Now, source.help()),
     };
-    let step = match place.item {
-        Some(item) => format!("step `{}`, item {item}", place.step),
-        None => format!("step `{}`", place.step),
+    let step = match (place.step, place.item) {
+        (None, _) => String::new(),
+        (Some(step), Some(item)) => format!("step `{step}`, item {item}: "),
+        (Some(step), None) => format!("step `{step}`: "),
     };
     ErrorReport {
-        message: format!("{step}: {}", chain(error)),
-        step: Some(place.step.to_owned()),
+        message: format!("{step}{}", chain(error)),
+        step: place.step.map(str::to_owned),
         item: place.item.map(u64::from),
         extension: Some(place.extension.to_owned()),
         origin: origin.to_owned(),
@@ -107,7 +110,8 @@ pub fn report(error: &StepError, place: Where<'_>) -> ErrorReport {
     }
 }
 
-fn explain_call(error: &CallError, extension: &str, timeout: Duration) -> (&'static str, Retry, String) {
+fn explain_call(error: &CallError, place: Where<'_>, timeout: Duration) -> (&'static str, Retry, String) {
+    let extension = place.extension;
     let author = || format!("report it to the author of `{extension}`");
     match error {
         CallError::Fault(fault) => {
@@ -120,30 +124,29 @@ fn explain_call(error: &CallError, extension: &str, timeout: Duration) -> (&'sta
                 FaultCode::NotFound | FaultCode::PermissionDenied | FaultCode::Io => {
                     "correct what is missing or not allowed and run again".to_owned()
                 }
-                FaultCode::InvalidArgument | FaultCode::TooLarge => {
-                    "correct the input or the step's `with` and run again".to_owned()
-                }
+                FaultCode::InvalidArgument | FaultCode::TooLarge => match place.step {
+                    Some(_) => "correct the input or the step's `with` and run again".to_owned(),
+                    None => "correct the arguments and call again".to_owned(),
+                },
                 FaultCode::UnknownMethod => {
-                    format!("build the extension again: conductor extensions build {extension}")
+                    format!("see which methods it has: conductor extensions show {extension}")
                 }
-                FaultCode::DeadlineExceeded => raise_timeout(timeout),
+                FaultCode::DeadlineExceeded => raise_timeout(place, timeout),
                 FaultCode::Panicked => author(),
                 _ => format!("the message is that of `{extension}`; run with --log info for its log"),
             };
             (origin, fault.retry, help)
         }
-        CallError::NotDelivered(cause) | CallError::Unknown(cause) => match cause {
-            Cause::Deadline => ("extension", Retry::Now, raise_timeout(timeout)),
-            Cause::Died(_) => (
-                "extension",
-                Retry::Now,
-                format!(
-                    "run with --log info to see what `{extension}` said before, or give the step a `retry`"
-                ),
-            ),
-            Cause::ProtocolViolation(_) => ("extension", Retry::Never, author()),
-            _ => ("host", Retry::Now, "run again".to_owned()),
-        },
+        CallError::NotDelivered(cause) => explain_cause(cause, place, true, timeout),
+        CallError::Unknown(cause) => {
+            let (origin, retry, help) = explain_cause(cause, place, place.is_idempotent, timeout);
+            let help = if place.is_idempotent {
+                help
+            } else {
+                format!("the call may have run: try again only if the method may run twice; {help}")
+            };
+            (origin, retry, help)
+        }
         CallError::Rejected { retry_after, .. } => {
             let retry = retry_after.map_or(Retry::Never, |after| {
                 Retry::AfterMs(u32::try_from(after.as_millis()).unwrap_or(u32::MAX))
@@ -151,13 +154,45 @@ fn explain_call(error: &CallError, extension: &str, timeout: Duration) -> (&'sta
             ("host", retry, format!("run with --log info to see why `{extension}` is not to be had"))
         }
         CallError::Cancelled => ("caller", Retry::Now, "run again".to_owned()),
-        CallError::Encode(_) => ("melody", Retry::Never, "correct the step's `with`".to_owned()),
+        CallError::Encode(_) => match place.step {
+            Some(_) => ("melody", Retry::Never, "correct the step's `with`".to_owned()),
+            None => ("caller", Retry::Never, "correct the arguments".to_owned()),
+        },
         CallError::Decode(_) => ("extension", Retry::Never, author()),
     }
 }
 
-fn raise_timeout(timeout: Duration) -> String {
-    format!("give the step a `timeout` of more than {timeout:?}, or less to do")
+/// Whose fault the end of a call was, and what to do about it; `may_repeat`: it did not run, or it may run
+/// twice.
+fn explain_cause(
+    cause: &Cause,
+    place: Where<'_>,
+    may_repeat: bool,
+    timeout: Duration,
+) -> (&'static str, Retry, String) {
+    let extension = place.extension;
+    let retry = if may_repeat { Retry::Now } else { Retry::Never };
+    match cause {
+        Cause::Deadline => ("extension", retry, raise_timeout(place, timeout)),
+        Cause::Died(_) => {
+            let rule = if may_repeat && place.step.is_some() { ", or give the step a `retry`" } else { "" };
+            let help = format!("run with --log info to see what `{extension}` said before{rule}");
+            ("extension", retry, help)
+        }
+        // It would break it again.
+        Cause::ProtocolViolation(_) => {
+            ("extension", Retry::Never, format!("report it to the author of `{extension}`"))
+        }
+        _ if may_repeat => ("host", retry, "run again".to_owned()),
+        _ => ("host", retry, "run with --log info to see why it ended".to_owned()),
+    }
+}
+
+fn raise_timeout(place: Where<'_>, timeout: Duration) -> String {
+    match place.step {
+        Some(_) => format!("give the step a `timeout` of more than {timeout:?}, or less to do"),
+        None => format!("give the call a --timeout of more than {timeout:?}, or less to do"),
+    }
 }
 
 #[cfg(test)]
@@ -166,10 +201,50 @@ mod tests {
 
     use super::*;
 
+    const STEP: Where<'static> =
+        Where { step: Some("list"), extension: "explorer", item: None, is_idempotent: false };
+
     fn explained(source: CallError) -> ErrorReport {
+        explained_at(STEP, source)
+    }
+
+    fn explained_at(place: Where<'_>, source: CallError) -> ErrorReport {
         let error =
             StepError::Call { method: "explorer.list".to_owned(), timeout: Duration::from_secs(30), source };
-        report(&error, Where { step: "list", extension: "explorer", item: None })
+        report(&error, place)
+    }
+
+    #[test]
+    fn what_may_have_run_is_tried_again_only_if_it_may_run_twice() {
+        let died = || Cause::Died("signal 9".to_owned());
+        let closed = || Cause::Closed("it stopped".to_owned());
+        for cause in [Cause::Deadline, died(), closed()] {
+            let told = explained(CallError::Unknown(cause.clone()));
+            assert_eq!(told.retry, "never", "{told:?}");
+            assert!(told.help.contains("may have run") && !told.help.contains("`retry`"), "{told:?}");
+            let told = explained_at(Where { is_idempotent: true, ..STEP }, CallError::Unknown(cause.clone()));
+            assert_eq!(told.retry, "now", "{told:?}");
+            assert!(!told.help.contains("may have run"), "{told:?}");
+            let told = explained(CallError::NotDelivered(cause));
+            assert_eq!(told.retry, "now", "{told:?}");
+            assert!(!told.help.contains("may have run"), "{told:?}");
+        }
+        assert!(explained(CallError::NotDelivered(died())).help.contains("`retry`"));
+    }
+
+    #[test]
+    fn a_call_by_hand_is_not_told_of_steps() {
+        let place = Where { step: None, ..STEP };
+        for place in [place, Where { is_idempotent: true, ..place }] {
+            for cause in [Cause::Deadline, Cause::Died("signal 9".to_owned())] {
+                for error in [CallError::Unknown(cause.clone()), CallError::NotDelivered(cause)] {
+                    let told = explained_at(place, error);
+                    assert!(!told.help.contains("step") && !told.message.contains("step"), "{told:?}");
+                }
+            }
+        }
+        let told = explained_at(place, CallError::Unknown(Cause::Deadline));
+        assert!(told.help.contains("--timeout"), "{told:?}");
     }
 
     #[test]

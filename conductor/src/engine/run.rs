@@ -40,6 +40,7 @@ pub(super) async fn execute(execution: Execution<'_>) -> Outcome {
         })
         .collect();
     let holder = Holder::new(&format!("run:{}", execution.run));
+    let stores = RefCell::new(Vec::new());
     let mut reads = vec![Vec::new(); steps.len()];
     for (index, step) in steps.iter().enumerate() {
         step.consumers.iter().for_each(|consumer| reads[*consumer].push(index));
@@ -50,6 +51,7 @@ pub(super) async fn execute(execution: Execution<'_>) -> Outcome {
         statistics: &statistics,
         observers: &observers,
         holder: &holder,
+        stores: &stores,
         records: steps.iter().map(|_| Record::default()).collect(),
         readers_left: steps.iter().map(|step| step.consumers.len()).collect(),
         reads,
@@ -60,7 +62,14 @@ pub(super) async fn execute(execution: Execution<'_>) -> Outcome {
         execution: &execution,
     };
     owner.drive().await;
-    let outcome = owner.into_outcome();
+    let mut outcome = owner.into_outcome();
+    // A step that is cancelled while its output is being stored cannot take it back: what the disk has done is
+    // waited for and told.
+    for StoreInFlight { name, task } in stores.take() {
+        if let Ok(Some(report)) = task.await {
+            outcome.outputs.insert(name, report);
+        }
+    }
     // Whatever a call still holds is given back now and not when its answer comes.
     holder.retire();
     outcome
@@ -73,6 +82,12 @@ struct Record {
     duration: Duration,
     items: Option<u64>,
     abort: Option<AbortHandle>,
+}
+
+/// An output on its way to the disk, whoever still waits for it.
+struct StoreInFlight {
+    name: String,
+    task: tokio::task::JoinHandle<Option<OutputReport>>,
 }
 
 /// How a step's future ends.
@@ -105,6 +120,7 @@ struct Owner<'r> {
     statistics: &'r [StepStatistics],
     observers: &'r [StepObserver<'r>],
     holder: &'r Holder,
+    stores: &'r RefCell<Vec<StoreInFlight>>,
     scope: Scope,
     records: Vec<Record>,
     /// For each step, the steps whose output it has still to read.
@@ -205,11 +221,13 @@ impl<'r> Owner<'r> {
                 self.report(|run| run.expand(task, count, dag_tracker::OnFailure::Stop));
             }
         }
-        let execution = self.execution;
+        let (execution, stores) = (self.execution, self.stores);
         let carry_out = async move {
             let artifact = step.plan.artifact.as_deref();
             let result = match step.run().await {
-                Ok(success) => store(execution, artifact, &success).await.map(|report| (success, report)),
+                Ok(success) => {
+                    store(execution, stores, artifact, &success).await.map(|report| (success, report))
+                }
                 Err(failure) => Err(failure),
             };
             StepEnd { step: index, result }
@@ -250,7 +268,12 @@ impl<'r> Owner<'r> {
     fn fail(&mut self, index: usize, failure: StepFailure) {
         let step = &self.execution.plan.steps[index];
         let item = failure.last.map(|(item, _)| item).filter(|_| step.fans_out);
-        let place = Where { step: &step.id, extension: &step.extension, item };
+        let place = Where {
+            step: Some(&step.id),
+            extension: &step.extension,
+            item,
+            is_idempotent: step.is_idempotent,
+        };
         let told = report(&failure.error, place);
         tracing::debug!(step = %step.id, error = %told.message, "a step failed");
         self.error.get_or_insert(told);
@@ -351,14 +374,23 @@ impl<'r> Owner<'r> {
 /// Stores a step's output durably, if it is to be stored.
 async fn store(
     execution: &Execution<'_>,
+    stores: &RefCell<Vec<StoreInFlight>>,
     artifact: Option<&str>,
     success: &StepSuccess,
 ) -> Result<Option<OutputReport>, StepFailure> {
     let Some(name) = artifact else { return Ok(None) };
     let (store, path) = (execution.pit.artifacts.clone(), format!("{}/{name}", execution.run));
     let output: StepOutput = success.output.clone();
-    let stored = tokio::task::spawn_blocking(move || bridge::store_output(&store, &path, &output)).await;
-    let stored = stored.unwrap_or(Err(StoreError::Interrupted));
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let task = tokio::task::spawn_blocking(move || {
+        let stored = bridge::store_output(&store, &path, &output);
+        let report = stored.as_ref().ok().cloned();
+        // Nobody may wait any more.
+        let _ = tell.send(stored);
+        report
+    });
+    stores.borrow_mut().push(StoreInFlight { name: name.to_owned(), task });
+    let stored = told.await.unwrap_or(Err(StoreError::Interrupted));
     stored.map(Some).map_err(|source| StepFailure {
         error: StepError::Store { name: name.to_owned(), source },
         last: success.last,
@@ -366,7 +398,11 @@ async fn store(
 }
 
 fn cancelled(exit: Exit) -> ErrorReport {
-    let by = if exit == Exit::Terminated { "SIGTERM" } else { "Ctrl-C" };
+    let by = match exit {
+        Exit::Terminated => "SIGTERM",
+        Exit::HungUp => "SIGHUP",
+        _ => "Ctrl-C",
+    };
     ErrorReport {
         message: format!("the run was cancelled by {by}"),
         step: None,

@@ -24,6 +24,8 @@ use super::template::{Form, Reference, Source};
 pub trait Catalog {
     /// What the extension says of itself; `None` if there is none of this name.
     fn extension(&self, name: &str) -> Option<&Description>;
+    /// Why the extension is there and yet has no description; `None` if it has one, or is not there.
+    fn why_not_described(&self, name: &str) -> Option<String>;
     /// The names of all extensions, for hints.
     fn extensions(&self) -> Vec<String>;
     /// How many leases of a model of an extension there are at the same time; `None` if there is no such.
@@ -50,7 +52,10 @@ impl Draft {
         if !problems.is_empty() {
             return Err(problems.into_diagnostics());
         }
-        match into_plan(model, compiled) {
+        let is_idempotent =
+            checker.methods.iter().map(|method| method.is_some_and(|it| it.idempotent || it.pure));
+        let is_idempotent = is_idempotent.collect();
+        match into_plan(model, compiled, is_idempotent) {
             Some(plan) => Ok(plan),
             // INVARIANT: only a problem leaves a step without its call or the melody without its graph.
             None => Err(problems.into_diagnostics()),
@@ -58,7 +63,7 @@ impl Draft {
     }
 }
 
-fn into_plan(model: Model, compiled: Compiled) -> Option<Plan> {
+fn into_plan(model: Model, compiled: Compiled, is_idempotent: Vec<bool>) -> Option<Plan> {
     let mut consumers = vec![Vec::new(); model.steps.len()];
     for (index, templates) in compiled.templates.iter().enumerate() {
         for read in templates.steps_read() {
@@ -66,12 +71,14 @@ fn into_plan(model: Model, compiled: Compiled) -> Option<Plan> {
         }
     }
     let mut steps = Vec::with_capacity(model.steps.len());
-    for ((step, edges), consumers) in model.steps.into_iter().zip(&compiled.edges).zip(consumers) {
+    let parts = model.steps.into_iter().zip(&compiled.edges).zip(consumers).zip(is_idempotent);
+    for (((step, edges), consumers), is_idempotent) in parts {
         let (extension, method) = step.call?;
         steps.push(PlanStep {
             id: step.id.into_inner(),
             extension: extension.into_inner(),
             method: method.into_inner(),
+            is_idempotent,
             depends_on: edges.keys().copied().collect(),
             consumers,
             fans_out: step.for_each.is_some(),
@@ -166,6 +173,12 @@ impl<'a> Checker<'a> {
         let Some((extension, method)) = &step.call else { return };
         let name = extension.get_ref();
         let Some(description) = self.catalog.extension(name) else {
+            if let Some(why) = self.catalog.why_not_described(name) {
+                let message = format!("the methods of `{name}` are not known: {why}");
+                let hint = format!("build it, or see why not: conductor extensions build {name}");
+                problems.add(extension.span(), message, hint);
+                return;
+            }
             let names = self.catalog.extensions();
             let hint = suggestion(name, names.iter().map(String::as_str), "extensions");
             problems.add(extension.span(), format!("there is no extension `{name}`"), hint);

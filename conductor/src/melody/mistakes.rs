@@ -250,6 +250,11 @@ fn mistakes_against_the_extensions_are_found_at_their_place() {
             "file-explorr.list",
             "17:9 there is no extension `file-explorr` (did you mean `file-explorer`?)",
         ),
+        (
+            "file-explorer.list",
+            "mute.list",
+            "17:9 the methods of `mute` are not known: it is not built (build it, or see why not: conductor extensions build mute)",
+        ),
         ("operators.render", "operators.reset", "41:10 `reset` takes no arguments"),
         (
             "file-explorer.list",

@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use ipc_protocol::FaultCode;
 use ipc_transport::{CallError, Cause};
 use toml::Spanned;
 
@@ -184,6 +185,8 @@ impl RetryCause {
     #[must_use]
     pub fn of(error: &CallError) -> Option<Self> {
         match error {
+            // An extension that keeps its deadline ends the call itself.
+            CallError::Fault(fault) if fault.code == FaultCode::DeadlineExceeded => Some(Self::Timeout),
             CallError::Fault(_) => Some(Self::Fault),
             CallError::Rejected { .. } => Some(Self::Rejected),
             CallError::NotDelivered(cause) | CallError::Unknown(cause) => match cause {

@@ -51,6 +51,8 @@ pub struct PlanStep {
     pub extension: String,
     /// The method of that extension.
     pub method: String,
+    /// Whether the method says of itself that running it twice is as good as running it once.
+    pub is_idempotent: bool,
     /// Steps that must be done before: those that it reads and those it names in `after`. Sorted.
     pub depends_on: Vec<usize>,
     /// Steps that read its output. Sorted. Once the arguments of all of them are built, the output can go.

@@ -138,8 +138,12 @@ impl Catalog for TestCatalog {
         self.0.iter().find(|description| description.extension == name)
     }
 
+    fn why_not_described(&self, name: &str) -> Option<String> {
+        (name == "mute").then(|| "it is not built".to_owned())
+    }
+
     fn extensions(&self) -> Vec<String> {
-        self.0.iter().map(|description| description.extension.clone()).collect()
+        self.0.iter().map(|description| description.extension.clone()).chain(["mute".to_owned()]).collect()
     }
 
     fn model_capacity(&self, extension: &str, model: &str) -> Option<u32> {

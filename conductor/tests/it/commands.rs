@@ -20,7 +20,7 @@ fn call_prints_the_answer_and_tells_a_fault() {
         told.contains("error: the call of echo.echo failed") && told.contains("try again: never"),
         "{told}"
     );
-    let told = place.run(["call", "echo.nothing"]).with_code(1).stderr;
+    let told = place.run(["call", "echo.nothing"]).with_code(2).stderr;
     assert!(told.contains("nothing"), "{told}");
     place.run(["call", "echo.echo", "{}", "--timeout", "soon"]).with_code(2);
 }

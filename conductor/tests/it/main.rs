@@ -2,6 +2,7 @@
 
 mod commands;
 mod disk_full;
+mod edges;
 mod failures;
 mod idle;
 mod kills;

@@ -13,6 +13,8 @@ fn busy(place: &Place) -> (crate::support::Running, Vec<Process>) {
     let tree = place.path("tree");
     fs::create_dir(&tree).expect("the folder is made");
     many_files(&tree, 20_000);
+    // Built and described before: an `operators --describe` is none that works.
+    place.run(["extensions", "build", "file-explorer", "operators"]).with_code(0);
     let running = place.start(main_job_arguments(&tree, []));
     running.descendant("operators");
     let processes = descendants(running.pid());
@@ -37,12 +39,14 @@ fn one_interrupt_cancels_the_run_and_still_prints_the_document() {
 }
 
 #[test]
-fn sigterm_does_the_same_with_its_own_exit_code() {
-    let place = Place::new();
-    let (running, processes) = busy(&place);
-    running.signal(Signal::TERM);
-    assert_eq!(running.wait().with_code(143).document()["state"], "cancelled");
-    assert!(!processes.iter().any(Process::is_alive), "{processes:?}");
+fn sigterm_and_a_closed_terminal_do_the_same_with_their_own_exit_codes() {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
+        let place = Place::new();
+        let (running, processes) = busy(&place);
+        running.signal(signal);
+        assert_eq!(running.wait().with_code(code).document()["state"], "cancelled");
+        assert!(!processes.iter().any(Process::is_alive), "{processes:?}");
+    }
 }
 
 #[test]
@@ -87,4 +91,24 @@ fn an_interrupt_while_building_ends_cargo_too() {
     running.signal(Signal::INT);
     running.wait().with_code(130);
     all_gone(&processes);
+}
+
+#[test]
+fn what_a_cancelled_run_has_stored_stands_in_its_document() {
+    let place = Place::new();
+    let tree = place.path("tree");
+    fs::create_dir(&tree).unwrap();
+    many_files(&tree, 2_000);
+    place.run(["extensions", "build", "file-explorer", "operators"]).with_code(0);
+    let named = || fs::read_dir(place.path("data/artifacts/names")).map_or(0, Iterator::count);
+    for _ in 0..10 {
+        let before = named();
+        let running = place.start(main_job_arguments(&tree, []));
+        // As soon as anything is on its way into the store.
+        eventually("an artifact, or the end", || running.has_ended() || named() > before);
+        running.signal_if_alive(Signal::INT);
+        let document = running.wait().document();
+        let outputs = document["outputs"].as_object().map_or(0, serde_json::Map::len);
+        assert_eq!(named() - before, outputs, "{document}");
+    }
 }

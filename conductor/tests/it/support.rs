@@ -161,6 +161,16 @@ impl Running {
         rustix::process::kill_process(pid, signal).expect("it is there to be signalled");
     }
 
+    /// Whether it is over: a zombie until it is waited for.
+    pub(crate) fn has_ended(&self) -> bool {
+        Process::read(self.pid()).is_none()
+    }
+
+    pub(crate) fn signal_if_alive(&self, signal: Signal) {
+        // Not waited for yet, so the id is still its own.
+        let _ = rustix::process::kill_process(Pid::from_child(self.child()), signal);
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(mut self) -> Ended {
         let child = self.child.take().expect("it is waited for once");

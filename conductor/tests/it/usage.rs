@@ -120,3 +120,23 @@ fn an_unknown_extension_is_named_with_those_that_there_are() {
     place.run(["call", "echo.echo", "{not json"]).with_code(2);
     assert!(repository().join("extensions/echo/extension.toml").is_file());
 }
+
+#[test]
+fn with_json_every_failing_command_leaves_one_document() {
+    let place = Place::new();
+    place.write("wrong.toml", "colour = 1\n");
+    for arguments in [
+        vec!["extensions", "show", "nosuch", "--json"],
+        vec!["artifacts", "get", "nosuch", "--json"],
+        vec!["melody", "check", "nowhere.toml", "--json"],
+        vec!["call", "nosuch.method", "--json"],
+        vec!["extensions", "list", "--json", "--config", "wrong.toml"],
+        vec!["frobnicate", "--json"],
+    ] {
+        let ended = place.run(&arguments);
+        assert_ne!(ended.code, Some(0), "{arguments:?}");
+        let document = ended.document();
+        let is_told = document["error"]["message"].as_str().is_some_and(|text| !text.is_empty());
+        assert!(is_told || document.is_array(), "{arguments:?}: {document}");
+    }
+}

@@ -95,6 +95,19 @@ pub(crate) fn unblock_all() -> io::Result<()> {
     set_mask(&SignalSet::EMPTY)
 }
 
+/// Gives every signal its default action: in the child, before it becomes the program. What a shell or a build
+/// machine had ignored (`nohup`, a job in the background) would otherwise stay ignored in every extension.
+///
+/// Async-signal-safe: system calls only.
+pub(crate) fn default_all() {
+    /// The last of the classic signals; programs leave those of real time alone.
+    const LAST: c_int = 31;
+    for number in 1..=LAST {
+        // SAFETY: SIG_DFL is a valid disposition for every signal; SIGKILL and SIGSTOP are refused with an error.
+        unsafe { signal(number, SIG_DFL) };
+    }
+}
+
 /// Ends this process by the signal `number`, as the program ended. Returns if that signal does not end a
 /// process.
 pub(crate) fn die_by(number: c_int) {

@@ -90,9 +90,10 @@ pub(crate) fn start(arguments: &Arguments, program: &[OsString]) -> Result<Pid, 
         if nice > 0 {
             rustix::process::nice(nice)?;
         }
+        signals::default_all();
         signals::unblock_all()
     };
-    // SAFETY: between fork and exec the closure makes system calls only (prctl, getppid, setsid, nice, sigprocmask): no
+    // SAFETY: between fork and exec the closure makes system calls only (prctl, getppid, setsid, nice, sigaction, sigprocmask): no
     // allocation, no lock, no memory shared with the parent; and the launcher has one thread, so that no lock
     // of another can have been copied in a locked state.
     unsafe { command.pre_exec(in_child) };

@@ -31,6 +31,16 @@ fn exit_codes_and_signals_are_mirrored() {
 }
 
 #[test]
+fn a_signal_that_was_ignored_outside_ends_the_program_as_ever() {
+    let launcher = launch_shell(Arguments::default(), "kill -INT $$; exit 3");
+    // As in a background job of a script: the shell ignores the signal, and what it becomes inherits that.
+    let mut ignoring = std::process::Command::new("/bin/sh");
+    ignoring.args(["-c", "trap '' INT HUP; exec \"$0\" \"$@\""]);
+    let status = ignoring.arg(launcher.get_program()).args(launcher.get_args()).status();
+    assert_eq!(status.expect("the launcher starts").signal(), Some(Signal::INT.as_raw()));
+}
+
+#[test]
 fn what_cannot_be_started_is_told_in_one_line() {
     let folder = std::env::temp_dir();
     let folder = folder.to_str().expect("the temporary folder has a printable name");
