@@ -115,9 +115,17 @@ fn explain_call(error: &CallError, place: Where<'_>, timeout: Duration) -> (&'st
     let author = || format!("report it to the author of `{extension}`");
     match error {
         CallError::Fault(fault) => {
-            let origin = match fault.origin {
-                Origin::Host => "host",
-                Origin::Transport => "transport",
+            let origin = match (fault.origin, fault.code) {
+                (Origin::Transport, _) => "transport",
+                // The extension did its part: what was asked for was wrong.
+                (
+                    _,
+                    FaultCode::InvalidArgument
+                    | FaultCode::NotFound
+                    | FaultCode::PermissionDenied
+                    | FaultCode::UnknownMethod,
+                ) => "caller",
+                (Origin::Host, _) => "host",
                 _ => "extension",
             };
             let help = match fault.code {
@@ -252,7 +260,7 @@ mod tests {
         let fault = Fault::new(FaultCode::NotFound, "there is no folder /x");
         let told = explained(fault.into());
         assert_eq!(told.message, "step `list`: the call of explorer.list failed: there is no folder /x");
-        assert_eq!((told.origin.as_str(), told.retry.as_str()), ("extension", "never"));
+        assert_eq!((told.origin.as_str(), told.retry.as_str()), ("caller", "never"));
         assert!(!told.help.is_empty());
         let host = Fault::new(FaultCode::Busy, "b").with_origin(Origin::Host).with_retry(Retry::AfterMs(250));
         let told = explained(host.into());

@@ -3,14 +3,14 @@
 use crate::support::{Place, repository};
 
 #[test]
-fn a_missing_folder_is_the_file_explorers_fault_and_clearly_so() {
+fn a_missing_folder_is_the_callers_fault_and_clearly_so() {
     let place = Place::new();
     let ended = place.main_job(&place.path("nowhere"), []).with_code(1);
     let document = ended.document();
     assert_eq!(document["state"], "failed");
     let error = &document["error"];
     assert_eq!((error["step"].as_str(), error["extension"].as_str()), (Some("list"), Some("file-explorer")));
-    assert_eq!((error["origin"].as_str(), error["retry"].as_str()), (Some("extension"), Some("never")));
+    assert_eq!((error["origin"].as_str(), error["retry"].as_str()), (Some("caller"), Some("never")));
     assert!(error["message"].as_str().unwrap().contains("nowhere"), "{error}");
     assert!(ended.stderr.contains("nowhere") && ended.stderr.contains("help:"), "{}", ended.stderr);
     let states: Vec<_> = document["steps"].as_array().unwrap().iter().map(|step| &step["state"]).collect();
