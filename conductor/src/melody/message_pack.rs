@@ -7,7 +7,7 @@
 //! [`validate`] is called once for what comes from outside. The other functions hold on any bytes; on
 //! validated ones they do not fail.
 
-use ipc_protocol::limits::{MESSAGE_BYTES_MAX, NESTING_MAX};
+use ipc_protocol::limits::{MESSAGE_BYTES_DEFAULT, NESTING_MAX};
 
 /// Bytes that are not one MessagePack value, or one that a melody does not take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,8 +43,8 @@ pub enum Reason {
     /// Deeper than [`NESTING_MAX`].
     #[error("nested deeper than {NESTING_MAX}")]
     TooDeep,
-    /// Longer than [`MESSAGE_BYTES_MAX`].
-    #[error("longer than {MESSAGE_BYTES_MAX} bytes")]
+    /// Longer than [`MESSAGE_BYTES_DEFAULT`].
+    #[error("longer than {MESSAGE_BYTES_DEFAULT} bytes")]
     TooLarge,
 }
 
@@ -203,7 +203,7 @@ pub fn validate(bytes: &[u8]) -> Result<(), Malformed> {
         left: u64,
         pairs: bool,
     }
-    if bytes.len() as u64 > MESSAGE_BYTES_MAX {
+    if bytes.len() as u64 > MESSAGE_BYTES_DEFAULT {
         return Err(Malformed { offset: 0, reason: Reason::TooLarge });
     }
     // LIMIT: NESTING_MAX containers are open at once.
@@ -347,7 +347,7 @@ fn append_content(
     let too_large = Malformed { offset: 0, reason: Reason::TooLarge };
     let length = u32::try_from(content.len()).map_err(|_| too_large)?;
     // Writing to memory does not fail; a failure would mean that it is out of memory.
-    if u64::from(length) > MESSAGE_BYTES_MAX || !head(out, length) {
+    if u64::from(length) > MESSAGE_BYTES_DEFAULT || !head(out, length) {
         return Err(too_large);
     }
     out.extend_from_slice(content);

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use ipc_protocol::limits::{MESSAGE_BYTES_MAX, NESTING_MAX};
+use ipc_protocol::limits::{MESSAGE_BYTES_DEFAULT, NESTING_MAX};
 use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, Value, ValueKind};
 
 use super::json::escaped;
@@ -205,7 +205,7 @@ pub(super) fn encode(value: &Value, out: &mut Vec<u8>) -> Result<(), NotAValue> 
 
 fn encode_within(value: &Value, out: &mut Vec<u8>, depth_left: usize) -> Result<(), NotAValue> {
     let failed = |reason| NotAValue::TooLarge(Malformed { offset: 0, reason });
-    if out.len() as u64 > MESSAGE_BYTES_MAX {
+    if out.len() as u64 > MESSAGE_BYTES_DEFAULT {
         return Err(failed(Reason::TooLarge));
     }
     let is_container = matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable | ValueKind::Map);

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ipc_protocol::limits::MESSAGE_BYTES_MAX;
+use ipc_protocol::limits::MESSAGE_BYTES_DEFAULT;
 
 use super::message_pack::{self, Key, Malformed, Reason, Token};
 
@@ -139,7 +139,7 @@ pub enum ItemError {
         count: u32,
     },
     /// All results together are more than a message may hold.
-    #[error("the results of {count} items are more than {MESSAGE_BYTES_MAX} bytes together")]
+    #[error("the results of {count} items are more than {MESSAGE_BYTES_DEFAULT} bytes together")]
     TooLarge {
         /// How many items there are.
         count: u32,
@@ -197,7 +197,9 @@ impl ItemOutputs {
                 // The head of the array needs up to five bytes, and each item that is missing one.
                 let after = self.buffer.len() as u64 + bytes.len() as u64 + u64::from(self.missing) + 5;
                 match (u32::try_from(self.buffer.len()), u32::try_from(bytes.len())) {
-                    (Ok(start), Ok(length)) if after <= MESSAGE_BYTES_MAX => *place = Place { start, length },
+                    (Ok(start), Ok(length)) if after <= MESSAGE_BYTES_DEFAULT => {
+                        *place = Place { start, length }
+                    }
                     _ => return Err(ItemError::TooLarge { count }),
                 }
                 self.buffer.extend_from_slice(bytes);

@@ -35,7 +35,7 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// A hello with this version and no features or configuration.
+    /// A hello with this version and the default limits, and no features or configuration.
     #[must_use]
     pub fn new(extension: impl Into<String>, epoch: u32, nonce: u64) -> Self {
         Self {
@@ -45,7 +45,7 @@ impl Hello {
             epoch,
             nonce,
             in_flight_max: crate::limits::IN_FLIGHT_CALLS_DEFAULT,
-            message_bytes_max: crate::limits::MESSAGE_BYTES_MAX,
+            message_bytes_max: crate::limits::MESSAGE_BYTES_DEFAULT,
             config: Vec::new(),
         }
     }

@@ -6,6 +6,9 @@ pub const FRAME_BODY_BYTES_MAX: u32 = 1 << 20;
 /// Bytes of one assembled message (all its frames). The host may set a lower one in its `Hello`.
 pub const MESSAGE_BYTES_MAX: u64 = 1 << 30;
 
+/// Bytes of one message that a host's `Hello` allows, unless configured otherwise.
+pub const MESSAGE_BYTES_DEFAULT: u64 = 256 << 20;
+
 /// Bytes of a control message (handshake, progress, log, fault ...): anything but call and reply bodies.
 pub const CONTROL_BYTES_MAX: u32 = 256 << 10;
 
@@ -44,6 +47,12 @@ pub const WELCOME_TIMEOUT_MS: u32 = 5_000;
 
 /// Milliseconds from `Welcome` to `Ready`: the extension's own start.
 pub const READY_TIMEOUT_MS: u32 = 10_000;
+
+/// Frames between `Welcome` and `Ready`.
+pub const EARLY_FRAMES_MAX: u32 = 4096;
+
+/// Bytes of all frames between `Welcome` and `Ready`.
+pub const EARLY_BYTES_MAX: u64 = 4 << 20;
 
 /// Milliseconds between two heartbeats of an extension.
 pub const HEARTBEAT_INTERVAL_MS: u32 = 5_000;

@@ -15,6 +15,7 @@ mod socket;
 
 mod state;
 
+mod allowance;
 mod incoming;
 mod tasks;
 
@@ -63,7 +64,8 @@ pub struct ConnectOptions {
     pub ready_timeout: Duration,
     /// Calls in flight at most: 1 to [`IN_FLIGHT_CALLS_MAX`].
     pub in_flight_max: u32,
-    /// Bytes that may wait to be written. A single message may be longer when nothing else waits.
+    /// Bytes that may wait to be written, and as many in the bodies of calls that wait for room; beyond both,
+    /// calls are rejected. A single message may be longer when nothing else waits.
     pub queued_bytes_max: u64,
 }
 
@@ -155,6 +157,8 @@ pub struct ConnectionStatistics {
     pub stale: u64,
     /// Frames that belong to no call in flight, or to a part of the protocol that is not in use.
     pub ignored: u64,
+    /// Frames beside answers that came faster than they are looked at, and were dropped.
+    pub dropped: u64,
     /// Calls whose deadline passed.
     pub expired: u64,
     /// Calls whose reply was dropped.
@@ -197,7 +201,7 @@ impl Shared {
     fn finish(&self, mut state: MutexGuard<'_, State>, wake: &mut Vec<Waker>) {
         let writer = state.signal_writer();
         let timer_moved = state.take_timer_moved();
-        let is_idle = state.is_idle() && state.is_watched();
+        let is_idle = state.is_watched() && state.is_idle();
         drop(state);
         if let Some(writer) = writer {
             writer.wake();
@@ -383,7 +387,8 @@ impl Connection {
         self.shared().finish(state, &mut wake);
     }
 
-    /// Waits until no call is in flight and none waits for room.
+    /// Waits until nobody waits for an outcome: no call waits for room, and none is in flight but those that
+    /// were cancelled or expired.
     ///
     /// # Cancel safety
     ///

@@ -15,7 +15,8 @@
 //! ```
 //!
 //! A length is compared with its limit before a byte is reserved for it, and a body gets memory only as far
-//! as its bytes have arrived, at most one frame ahead.
+//! as its bytes have arrived, at most one frame and a quarter of itself ahead. A message that is to be assembled
+//! and that nobody wants is counted and not stored.
 
 mod append;
 
@@ -176,6 +177,9 @@ pub enum Violation {
 struct Partial {
     header: Header,
     body: Vec<u8>,
+    /// Bytes announced so far.
+    length: u64,
+    is_wanted: bool,
 }
 
 /// The body of a frame that is longer than the buffer: its bytes go to its message as they come.
@@ -290,10 +294,25 @@ impl FrameBuffer {
     ///
     /// As [`Self::next_frame`].
     pub fn next_frame_ref(&mut self) -> Result<Option<FrameRef<'_>>, Violation> {
+        self.next_frame_ref_if(|_| true)
+    }
+
+    /// As [`Self::next_frame_ref`]. Before a body is assembled, `wanted` is asked once, with the message's first
+    /// header; if it says no, the bytes are skipped as they come, and the message is handed out at its end with
+    /// the header's true length and an empty body. A body that is small enough to be handed out in place is not
+    /// asked for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::next_frame`].
+    pub fn next_frame_ref_if(
+        &mut self,
+        mut wanted: impl FnMut(&Header) -> bool,
+    ) -> Result<Option<FrameRef<'_>>, Violation> {
         if let Some(violation) = &self.violation {
             return Err(violation.clone());
         }
-        match self.advance() {
+        match self.advance(&mut wanted) {
             Ok(None) => Ok(None),
             Ok(Some(Cut::InPlace { header, from, to })) => {
                 Ok(Some(FrameRef { header, body: Body::Borrowed(&self.buffer[from..to]) }))
@@ -309,12 +328,14 @@ impl FrameBuffer {
         }
     }
 
-    fn advance(&mut self) -> Result<Option<Cut>, Violation> {
+    fn advance(&mut self, wanted: &mut dyn FnMut(&Header) -> bool) -> Result<Option<Cut>, Violation> {
         loop {
             if let Some(streaming) = self.streaming {
                 let take = streaming.remaining.min(self.end - self.start);
-                let bytes = &self.buffer[self.start..self.start + take];
-                self.partials[streaming.partial].body.extend_from_slice(bytes);
+                let partial = &mut self.partials[streaming.partial];
+                if partial.is_wanted {
+                    partial.body.extend_from_slice(&self.buffer[self.start..self.start + take]);
+                }
                 self.start += take;
                 if take < streaming.remaining {
                     self.streaming = Some(Streaming { remaining: streaming.remaining - take, ..streaming });
@@ -343,7 +364,7 @@ impl FrameBuffer {
                 self.start = from + length;
                 return Ok(Some(Cut::InPlace { header, from, to: from + length }));
             }
-            match self.begin(header)? {
+            match self.begin(header, wanted)? {
                 Begun::Streaming => {}
                 Begun::InPlace if self.end - self.start - HEADER_BYTES < length => return Ok(None),
                 Begun::InPlace => {
@@ -367,7 +388,7 @@ impl FrameBuffer {
     }
 
     /// Finds where the body of a frame belongs; for a body that is assembled the header is consumed.
-    fn begin(&mut self, header: Header) -> Result<Begun, Violation> {
+    fn begin(&mut self, header: Header, wanted: &mut dyn FnMut(&Header) -> bool) -> Result<Begun, Violation> {
         let Header { kind, id, .. } = header;
         let more = header.flags.contains(Flags::MORE);
         let length = header.length as usize;
@@ -399,22 +420,29 @@ impl FrameBuffer {
             }
             None if self.partials.len() == PARTIAL_MESSAGES_MAX => return Err(Violation::PartialMessages),
             None => {
-                self.partials.push(Partial { header, body: Vec::new() });
+                let is_wanted = wanted(&header);
+                self.partials.push(Partial { header, body: Vec::new(), length: 0, is_wanted });
                 self.partials.len() - 1
             }
         };
         self.partial_bytes += u64::from(header.length);
-        self.partials[partial].body.reserve(length);
+        let Partial { body, length: announced, is_wanted, .. } = &mut self.partials[partial];
+        *announced += u64::from(header.length);
+        // The total is not known before the last frame. To grow by a quarter, not to twice the size, costs few more
+        // copies and keeps what a large message takes near its size.
+        if *is_wanted && body.capacity() - body.len() < length {
+            body.reserve_exact(length.max(body.len() / 4));
+        }
         self.start += HEADER_BYTES;
         self.streaming = Some(Streaming { partial, remaining: length, is_last: !more });
         Ok(Begun::Streaming)
     }
 
     fn finish(&mut self, partial: usize) -> Cut {
-        let Partial { mut header, body } = self.partials.swap_remove(partial);
-        self.partial_bytes -= body.len() as u64;
+        let Partial { mut header, body, length, .. } = self.partials.swap_remove(partial);
+        self.partial_bytes -= length;
         // INVARIANT: a body is at most MESSAGE_BYTES_MAX long, which fits the field.
-        header.length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        header.length = u32::try_from(length).unwrap_or(u32::MAX);
         header.flags = header.flags.without_more();
         Cut::Assembled { header, body: Bytes::from(body) }
     }

@@ -75,7 +75,7 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// Ends the caller's side, if it still listens. Returns whether it did.
-    pub(crate) fn end(&mut self, result: CallResult, wake: &mut Vec<Waker>) -> bool {
+    fn end(&mut self, result: CallResult, wake: &mut Vec<Waker>) -> bool {
         match &mut self.caller {
             CallerSide::Listening(waker) => {
                 wake.extend(waker.take());
@@ -84,6 +84,11 @@ impl Slot {
             }
             CallerSide::Ended(_) | CallerSide::Gone => false,
         }
+    }
+
+    /// Whether the peer owes an answer that somebody waits for.
+    fn is_awaited(&self) -> bool {
+        matches!((&self.peer, &self.caller), (PeerSide::Sent { .. }, CallerSide::Listening(_)))
     }
 }
 
@@ -94,12 +99,28 @@ pub(crate) struct InFlight {
     free: Vec<u32>,
     /// Slots whose peer side is `Sent`.
     sent: u32,
+    /// Those of them whose caller listens.
+    awaited: u32,
 }
 
 impl InFlight {
     /// Answers that the peer owes.
     pub(crate) fn sent(&self) -> u32 {
         self.sent
+    }
+
+    /// Answers that the peer owes and somebody waits for.
+    pub(crate) fn awaited(&self) -> u32 {
+        self.awaited
+    }
+
+    /// Ends the caller's side of a call, if it still listens. Returns whether it did.
+    pub(crate) fn end(&mut self, id: CallId, result: CallResult, wake: &mut Vec<Waker>) -> bool {
+        let Some(slot) = self.get_mut(id) else { return false };
+        let was_awaited = slot.is_awaited();
+        let has_ended = slot.end(result, wake);
+        self.awaited -= u32::from(was_awaited);
+        has_ended
     }
 
     /// A new call, whose caller listens.
@@ -138,7 +159,9 @@ impl InFlight {
     pub(crate) fn set_sent(&mut self, id: CallId, start: u64, end: u64) {
         if let Some(slot) = self.get_mut(id) {
             slot.peer = PeerSide::Sent { start, end };
+            let is_awaited = slot.is_awaited();
             self.sent += 1;
+            self.awaited += u32::from(is_awaited);
         }
     }
 
@@ -146,15 +169,20 @@ impl InFlight {
     pub(crate) fn end_peer(&mut self, id: CallId) {
         if let Some(slot) = self.get_mut(id) {
             let was_sent = matches!(slot.peer, PeerSide::Sent { .. });
+            let was_awaited = slot.is_awaited();
             slot.peer = PeerSide::Over;
             self.sent -= u32::from(was_sent);
+            self.awaited -= u32::from(was_awaited);
             self.release(id);
         }
     }
 
     /// The caller wants nothing more of this call. Returns the outcome, if there is one.
     pub(crate) fn end_caller(&mut self, id: CallId) -> Option<CallResult> {
-        let caller = std::mem::replace(&mut self.get_mut(id)?.caller, CallerSide::Gone);
+        let slot = self.get_mut(id)?;
+        let was_awaited = slot.is_awaited();
+        let caller = std::mem::replace(&mut slot.caller, CallerSide::Gone);
+        self.awaited -= u32::from(was_awaited);
         self.release(id);
         match caller {
             CallerSide::Ended(result) => Some(result),
@@ -195,11 +223,11 @@ mod tests {
         let now = Instant::now();
         let first = calls.insert(now);
         calls.set_sent(first, 0, 32);
-        assert_eq!((first.to_wire(), calls.sent()), (1 << 32, 1));
+        assert_eq!((first.to_wire(), calls.sent(), calls.awaited()), (1 << 32, 1, 1));
 
         // The caller goes first: the slot stays taken until the late answer.
         assert!(calls.end_caller(first).is_none());
-        assert_eq!((calls.sent(), calls.insert(now).index()), (1, 1));
+        assert_eq!((calls.sent(), calls.awaited(), calls.insert(now).index()), (1, 0, 1));
         calls.end_peer(first);
         assert_eq!(calls.sent(), 0);
         let second = calls.insert(now);
@@ -207,9 +235,9 @@ mod tests {
 
         // The answer comes first: the outcome waits for its caller.
         calls.set_sent(second, 32, 64);
-        let slot = calls.get_mut(second).expect("the call is in flight");
-        assert!(slot.end(outcome(), &mut Vec::new()));
-        assert!(!slot.end(outcome(), &mut Vec::new()), "the first outcome counts");
+        assert!(calls.end(second, outcome(), &mut Vec::new()));
+        assert!(!calls.end(second, outcome(), &mut Vec::new()), "the first outcome counts");
+        assert_eq!((calls.sent(), calls.awaited()), (1, 0));
         calls.end_peer(second);
         assert!(calls.end_caller(second).is_some());
         assert!(calls.get_mut(second).is_none());

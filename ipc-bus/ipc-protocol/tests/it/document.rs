@@ -46,6 +46,9 @@ fn limits_stand_there_with_their_values() {
     let limits = [
         ("FRAME_BODY_BYTES_MAX", u64::from(limits::FRAME_BODY_BYTES_MAX)),
         ("MESSAGE_BYTES_MAX", limits::MESSAGE_BYTES_MAX),
+        ("MESSAGE_BYTES_DEFAULT", limits::MESSAGE_BYTES_DEFAULT),
+        ("EARLY_FRAMES_MAX", limits::EARLY_FRAMES_MAX.into()),
+        ("EARLY_BYTES_MAX", limits::EARLY_BYTES_MAX),
         ("CONTROL_BYTES_MAX", limits::CONTROL_BYTES_MAX.into()),
         ("FAULT_MESSAGE_BYTES_MAX", limits::FAULT_MESSAGE_BYTES_MAX as u64),
         ("IN_FLIGHT_CALLS_DEFAULT", limits::IN_FLIGHT_CALLS_DEFAULT.into()),

@@ -4,17 +4,21 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use ipc_protocol::frame::HEADER_BYTES;
 use ipc_protocol::handshake::{Hello, Ready, Welcome};
-use ipc_protocol::limits::CONTROL_BYTES_MAX;
+use ipc_protocol::limits::{CONTROL_BYTES_MAX, EARLY_BYTES_MAX, EARLY_FRAMES_MAX};
 use ipc_protocol::{Header, Kind};
 use tokio::time::{Instant, timeout_at};
 
 use super::socket::Socket;
 use super::{PeerEvents, incoming};
-use crate::framing::{Frame, FrameBuffer, append_message};
+use crate::framing::{Frame, FrameBuffer, Violation, append_message};
 use crate::handshake::{HandshakeError, check_welcome, decode, ended, next_frame, silent};
 
 const PEER: &str = "extension";
+
+/// LIMIT: frames that are handled before other tasks get their turn.
+const FRAMES_PER_TURN: u32 = 64;
 
 pub(super) struct Greeted {
     pub(super) socket: Socket,
@@ -41,7 +45,8 @@ pub(super) async fn greet(
             came: format!("{} bytes", bytes.len()),
         });
     }
-    let mut frames = FrameBuffer::new(hello.message_bytes_max);
+    // Nothing but control messages may come before `Ready`: nothing longer is assembled.
+    let mut frames = FrameBuffer::new(CONTROL_BYTES_MAX.into());
 
     let awaited = Awaited::new(Kind::Welcome, welcome_timeout);
     awaited.write(&socket, &frames, &bytes).await?;
@@ -51,24 +56,51 @@ pub(super) async fn greet(
     check_welcome(hello, &welcome)?;
 
     let awaited = Awaited::new(Kind::Ready, ready_timeout);
+    let mut early = Early::default();
     loop {
         let frame = awaited.read(&socket, &mut frames).await?;
         if incoming::is_event(frame.header.kind) {
             check_epoch(&frame, hello)?;
-            incoming::tell(&frame.as_ref(), events).map_err(|violation| HandshakeError::NotProtocol {
-                peer: PEER,
-                expected: Kind::Ready,
-                came: String::new(),
-                violation,
-            })?;
+            early
+                .count(&frame)
+                .and_then(|()| incoming::tell(&frame.as_ref(), events))
+                .map_err(|violation| awaited.not_protocol(violation))?;
+            // Frames that are here already wait for nothing: whoever sends them without end passes no time limit
+            // and lets nobody else run, unless both are looked after here.
+            awaited.check_time(&frames)?;
+            if early.frames.is_multiple_of(FRAMES_PER_TURN) {
+                tokio::task::yield_now().await;
+            }
             continue;
         }
         awaited.check(&frame, hello)?;
         let ready: Ready = decode(&frame, PEER, Kind::Ready)?;
         return match ready.fault {
             Some(fault) => Err(HandshakeError::Start(fault)),
-            None => Ok(Greeted { socket, welcome, frames }),
+            None => {
+                frames.set_message_bytes_max(hello.message_bytes_max);
+                Ok(Greeted { socket, welcome, frames })
+            }
         };
+    }
+}
+
+/// What came between `Welcome` and `Ready`.
+#[derive(Default)]
+struct Early {
+    frames: u32,
+    bytes: u64,
+}
+
+impl Early {
+    fn count(&mut self, frame: &Frame) -> Result<(), Violation> {
+        self.frames += 1;
+        self.bytes += (HEADER_BYTES + frame.body.len()) as u64;
+        if self.frames <= EARLY_FRAMES_MAX && self.bytes <= EARLY_BYTES_MAX {
+            return Ok(());
+        }
+        let Header { kind, id, .. } = frame.header;
+        Err(Violation::Unexpected { kind, id, expected: "at most 4096 frames and 4 MiB may precede Ready" })
     }
 }
 
@@ -86,6 +118,17 @@ impl Awaited {
 
     fn io(&self, source: io::Error) -> HandshakeError {
         HandshakeError::Io { peer: PEER, expected: self.expected, source }
+    }
+
+    fn not_protocol(&self, violation: Violation) -> HandshakeError {
+        HandshakeError::NotProtocol { peer: PEER, expected: self.expected, came: String::new(), violation }
+    }
+
+    fn check_time(&self, frames: &FrameBuffer) -> Result<(), HandshakeError> {
+        if Instant::now() < self.deadline {
+            return Ok(());
+        }
+        Err(silent(frames, PEER, self.expected, self.timeout))
     }
 
     fn check(&self, frame: &Frame, hello: &Hello) -> Result<(), HandshakeError> {

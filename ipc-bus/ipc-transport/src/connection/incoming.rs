@@ -1,11 +1,13 @@
 //! What each frame of an extension means, once the handshake is over. Must not know how frames are read.
 
 use std::task::Waker;
+use std::time::Instant;
 
 use ipc_protocol::control::{Event, Goodbye, Heartbeat, LogRecord, Progress};
-use ipc_protocol::{Codec, Fault, FaultCode, Flags, Header, Kind, Origin};
+use ipc_protocol::{Codec, Fault, FaultCode, Flags, Header, Kind, Origin, Retry};
 use parking_lot::MutexGuard;
 
+use super::allowance::Allowance;
 use super::state::State;
 use super::{PeerEvents, Shared};
 use crate::framing::{FrameBuffer, FrameRef, Violation};
@@ -15,19 +17,43 @@ use crate::payload::{Encoded, encode_into};
 /// LIMIT: answers that are delivered before callers get to run.
 const ANSWERS_PER_LOCK: u32 = 64;
 
-/// Reads every whole frame out of `frames` and acts on it.
+/// What the reader keeps from frame to frame.
+#[derive(Debug)]
+pub(super) struct Heard {
+    /// The peer said goodbye.
+    has_left: bool,
+    /// For frames beside answers.
+    allowance: Allowance,
+}
+
+impl Heard {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { has_left: false, allowance: Allowance::new(now) }
+    }
+}
+
+/// Reads every whole frame out of `frames` and acts on it. Returns whether answers came and none is owed now.
 pub(super) fn deliver(
     shared: &Shared,
     frames: &mut FrameBuffer,
     events: &dyn PeerEvents,
-    has_left: &mut bool,
+    heard: &mut Heard,
     wake: &mut Vec<Waker>,
-) -> Result<(), Violation> {
+) -> Result<bool, Violation> {
     // Held over consecutive answers: many come in one read.
     let mut held: Option<MutexGuard<'_, State>> = None;
     let mut answers = 0;
     let outcome = loop {
-        let frame = match frames.next_frame_ref() {
+        let wanted = |header: &Header| {
+            let Header { kind, id, epoch, .. } = *header;
+            match kind {
+                _ if epoch != shared.epoch => false,
+                Kind::Reply => held.get_or_insert_with(|| shared.state.lock()).is_awaited(id),
+                // Refused, or a violation, whatever it says.
+                kind => !kind.carries_payload(),
+            }
+        };
+        let frame = match frames.next_frame_ref_if(wanted) {
             Ok(Some(frame)) => frame,
             Ok(None) => break Ok(()),
             Err(violation) => break Err(violation),
@@ -37,7 +63,7 @@ pub(super) fn deliver(
             held.get_or_insert_with(|| shared.state.lock()).statistics_mut().stale += 1;
             continue;
         }
-        let done = if *has_left {
+        let done = if heard.has_left {
             Err(Violation::Unexpected { kind, id, expected: "goodbye is a side's last frame" })
         } else if matches!(kind, Kind::Reply | Kind::Fault) {
             answers += 1;
@@ -51,16 +77,18 @@ pub(super) fn deliver(
             if let Some(state) = held.take() {
                 shared.finish(state, wake);
             }
-            other(shared, &frame, events, has_left)
+            other(shared, &frame, events, heard)
         };
         if let Err(violation) = done {
             break Err(violation);
         }
     };
+    let mut is_quiet = false;
     if let Some(state) = held {
+        is_quiet = answers > 0 && state.in_flight() == 0;
         shared.finish(state, wake);
     }
-    outcome
+    outcome.map(|()| is_quiet)
 }
 
 fn answer(state: &mut State, frame: FrameRef<'_>, wake: &mut Vec<Waker>) -> Result<(), Violation> {
@@ -72,6 +100,12 @@ fn answer(state: &mut State, frame: FrameRef<'_>, wake: &mut Vec<Waker>) -> Resu
         move || {
             if kind == Kind::Fault {
                 let Fault { code, origin, retry, message, .. } = frame.decode()?;
+                // An extension speaks for itself, or for the channel below it, and never for its host.
+                let origin = if origin == Origin::Transport { origin } else { Origin::Extension };
+                let retry = match frame.header.aux {
+                    0 => retry,
+                    after_ms => Retry::AfterMs(u32::try_from(after_ms).unwrap_or(u32::MAX)),
+                };
                 // `new` holds the message to its limit, whatever the peer sent.
                 let fault = Fault::new(code, message).with_origin(origin).with_retry(retry);
                 return Ok(Err(CallError::from(fault)));
@@ -118,26 +152,32 @@ fn other(
     shared: &Shared,
     frame: &FrameRef<'_>,
     events: &dyn PeerEvents,
-    has_left: &mut bool,
+    heard: &mut Heard,
 ) -> Result<(), Violation> {
-    let Header { kind, id, .. } = frame.header;
+    let Header { kind, id, length, .. } = frame.header;
     let unexpected = |expected| Err(Violation::Unexpected { kind, id, expected });
     match kind {
+        kind if (is_event(kind) || kind == Kind::Progress) && !heard.allowance.take(length, Instant::now) => {
+            shared.state.lock().statistics_mut().dropped += 1;
+            return Ok(());
+        }
         kind if is_event(kind) => return tell(frame, events),
         Kind::Goodbye => {
             check_plain(&frame.header)?;
             events.goodbye(frame.decode::<Goodbye>()?);
-            *has_left = true;
+            heard.has_left = true;
             return Ok(());
         }
         Kind::Progress => {
             check_plain(&frame.header)?;
-            let progress = frame.decode::<Progress>()?;
-            let is_running = shared.state.lock().is_running(id);
+            let is_running = {
+                let mut state = shared.state.lock();
+                let is_running = state.is_running(id);
+                state.statistics_mut().ignored += u64::from(!is_running);
+                is_running
+            };
             if is_running {
-                events.progress(id, progress);
-            } else {
-                shared.state.lock().statistics_mut().ignored += 1;
+                events.progress(id, frame.decode::<Progress>()?);
             }
             return Ok(());
         }
@@ -145,12 +185,14 @@ fn other(
     }
     let mut state = shared.state.lock();
     let done = match kind {
-        Kind::Ping => state.answer_peer(Header::new(Kind::Pong, 0, id), &[]),
+        Kind::Ping => state.answer_peer(kind, Header::new(Kind::Pong, 0, id), &[]),
         // What is defined and not built yet is refused in its own terms.
-        Kind::HostCall => refuse(&mut state, Kind::HostFault, id, "host calls"),
-        Kind::Descriptor | Kind::SegmentReturn => refuse(&mut state, Kind::HostFault, id, "descriptors"),
-        Kind::StreamCredit => refuse(&mut state, Kind::StreamEnd, id, "streams"),
-        Kind::StreamData => state.answer_peer(Header::new(Kind::StreamDrop, 0, id), &[]),
+        Kind::HostCall => refuse(&mut state, kind, Kind::HostFault, id, "host calls"),
+        Kind::Descriptor | Kind::SegmentReturn => {
+            refuse(&mut state, kind, Kind::HostFault, id, "descriptors")
+        }
+        Kind::StreamCredit => refuse(&mut state, kind, Kind::StreamEnd, id, "streams"),
+        Kind::StreamData => state.answer_peer(kind, Header::new(Kind::StreamDrop, 0, id), &[]),
         Kind::StreamEnd | Kind::StreamDrop | Kind::Pong => {
             state.statistics_mut().ignored += 1;
             Ok(())
@@ -162,11 +204,11 @@ fn other(
     done
 }
 
-fn refuse(state: &mut State, kind: Kind, id: u64, what: &str) -> Result<(), Violation> {
+fn refuse(state: &mut State, asked: Kind, kind: Kind, id: u64, what: &str) -> Result<(), Violation> {
     let message = format!("this host does not support {what} yet");
     let fault = Fault::new(FaultCode::Unsupported, message).with_origin(Origin::Host);
     let mut body = Vec::new();
     // A struct of numbers and strings cannot fail to be encoded.
     let _ = encode_into(&fault, &mut body);
-    state.answer_peer(Header { codec: Codec::MessagePack, ..Header::new(kind, 0, id) }, &body)
+    state.answer_peer(asked, Header { codec: Codec::MessagePack, ..Header::new(kind, 0, id) }, &body)
 }

@@ -19,6 +19,7 @@ use std::collections::VecDeque;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use ipc_protocol::limits::IN_FLIGHT_CALLS_MAX;
 use ipc_protocol::{Codec, Header, Kind};
 
@@ -90,6 +91,8 @@ pub(super) struct State {
     /// Calls that wait for room, oldest first; some may be over already.
     waiting: VecDeque<CallId>,
     waiting_live: u32,
+    /// Bytes of their bodies.
+    waiting_bytes: u64,
     writer: WriterPhase,
     writer_waker: Option<Waker>,
     /// The time that was read for the bytes that are queued now.
@@ -121,6 +124,7 @@ impl State {
             outgoing: Outgoing::default(),
             waiting: VecDeque::new(),
             waiting_live: 0,
+            waiting_bytes: 0,
             // Its first poll looks by itself.
             writer: WriterPhase::Idle,
             writer_waker: None,
@@ -153,8 +157,10 @@ impl State {
         self.watchers -= 1;
     }
 
+    /// Whether nobody waits for an outcome. Answers that are still owed and nobody wants do not count: an
+    /// extension that never gives up what was cancelled would hold up every stop.
     pub(super) fn is_idle(&self) -> bool {
-        self.calls.sent() == 0 && self.waiting_live == 0
+        self.calls.awaited() == 0 && self.waiting_live == 0
     }
 
     pub(super) fn statistics_mut(&mut self) -> &mut ConnectionStatistics {
@@ -213,14 +219,23 @@ impl State {
         if self.waiting_live == WAITING_CALLS_MAX {
             return Err(self.reject(format!("{WAITING_CALLS_MAX} calls wait already"), Some(RETRY_AFTER)));
         }
+        // What waits for its cause is never sent.
+        let kept = if is_lost { 0 } else { length };
+        if self.waiting_bytes > 0 && self.waiting_bytes + kept > self.limits.queued_bytes_max {
+            return Err(self.reject(
+                format!("{} bytes wait already in {} calls", self.waiting_bytes, self.waiting_live),
+                Some(RETRY_AFTER),
+            ));
+        }
         let id = self.calls.insert(call.deadline);
         self.arm_timer(call.deadline);
         if let Some(slot) = self.calls.get_mut(id) {
-            let body = Encoded { codec: call.codec, bytes: call.body.to_bytes() };
-            slot.peer = PeerSide::Waiting { method: call.method, body };
+            let bytes = if is_lost { Bytes::new() } else { call.body.to_bytes() };
+            slot.peer = PeerSide::Waiting { method: call.method, body: Encoded { codec: call.codec, bytes } };
         }
         self.waiting.push_back(id);
         self.waiting_live += 1;
+        self.waiting_bytes += kept;
         Ok(id)
     }
 
@@ -293,6 +308,7 @@ impl State {
                     return;
                 }
                 self.waiting_live -= 1;
+                self.waiting_bytes -= body.bytes.len() as u64;
                 let left = deadline.saturating_duration_since(self.now());
                 self.send(id, method, body.codec, QueuedBody::Shared(&body.bytes), left);
             }
@@ -301,10 +317,13 @@ impl State {
     }
 
     fn end_waiting(&mut self, id: CallId) {
-        let is_waiting =
-            self.calls.get_mut(id).is_some_and(|slot| matches!(slot.peer, PeerSide::Waiting { .. }));
-        if is_waiting {
+        let waiting = self.calls.get_mut(id).and_then(|slot| match &slot.peer {
+            PeerSide::Waiting { body, .. } => Some(body.bytes.len() as u64),
+            PeerSide::Sent { .. } | PeerSide::Over => None,
+        });
+        if let Some(length) = waiting {
             self.waiting_live -= 1;
+            self.waiting_bytes -= length;
             self.calls.end_peer(id);
             // Those that are over stay in the queue until they are many.
             if self.waiting.len() > 2 * self.waiting_live as usize + 64 {
@@ -327,10 +346,10 @@ impl State {
         }
     }
 
-    /// Queues an answer to something that the peer asked for.
-    pub(super) fn answer_peer(&mut self, header: Header, body: &[u8]) -> Result<(), Violation> {
+    /// Queues an answer to something that the peer asked for with a frame of the kind `asked`.
+    pub(super) fn answer_peer(&mut self, asked: Kind, header: Header, body: &[u8]) -> Result<(), Violation> {
         if self.outgoing.queued() > self.limits.queued_bytes_max + UNREAD_ANSWERS_BYTES_MAX {
-            let Header { kind, id, .. } = header;
+            let (kind, id) = (asked, header.id);
             let expected = "the peer must first read the answers to what it asked for";
             return Err(Violation::Unexpected { kind, id, expected });
         }

@@ -5,21 +5,27 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use tokio::time::{timeout, timeout_at};
 
+use super::incoming::Heard;
 use super::socket::WriteWatch;
 use super::state::{NextWrite, Phase};
 use super::{CAUSE_TIMEOUT, CloseReason, PeerEvents, Shared, incoming};
-use crate::framing::FrameBuffer;
+use crate::framing::{FrameBuffer, Violation};
 use crate::outgoing::{Batch, SLICES_MAX};
+
+/// LIMIT: reads, each of [`crate::framing::READ_BUFFER_BYTES`] at most, before other tasks get their turn.
+const READS_PER_TURN: u32 = 4;
 
 /// LIMIT: bytes that the writer writes before other tasks get their turn.
 const BYTES_PER_TURN: usize = 1 << 20;
 
 pub(super) fn spawn(shared: &Arc<Shared>, frames: FrameBuffer, events: Arc<dyn PeerEvents>) {
     let end = EndGuard { shared: Arc::clone(shared) };
-    let reader = Reader { shared: Arc::clone(shared), frames, events, has_left: false, wake: Vec::new() };
+    let heard = Heard::new(Instant::now());
+    let reader = Reader { shared: Arc::clone(shared), frames, events, heard, wake: Vec::new() };
     tokio::spawn(read(reader, end));
     tokio::spawn(write(Arc::clone(shared)));
     tokio::spawn(watch_deadlines(Arc::clone(shared)));
@@ -45,7 +51,7 @@ struct Reader {
     shared: Arc<Shared>,
     frames: FrameBuffer,
     events: Arc<dyn PeerEvents>,
-    has_left: bool,
+    heard: Heard,
     wake: Vec<Waker>,
 }
 
@@ -69,41 +75,47 @@ async fn read(mut reader: Reader, end: EndGuard) {
 
 impl Reader {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
-        let Self { shared, frames, events, has_left, wake } = self;
-        loop {
-            // What the handshake read beyond its last frame is delivered before the first read.
-            let delivered = incoming::deliver(shared, frames, &**events, has_left, wake);
-            if let Err(violation) = delivered {
-                return Poll::Ready(CloseReason::Violation(violation.to_string()));
-            }
-            loop {
-                let mut guard = match ready!(shared.socket.poll_readable(cx)) {
-                    Ok(guard) => guard,
-                    Err(error) => return Poll::Ready(CloseReason::ClosedHere(error.to_string())),
-                };
-                let mut is_drained = false;
-                let read = frames.read_from(|room| {
-                    let count = shared.socket.receive(room)?;
-                    is_drained = count < room.len();
-                    Ok(count)
-                });
-                match read {
-                    Ok(0) => return Poll::Ready(CloseReason::Eof),
-                    Ok(count) => {
-                        // Room was left, so nothing more is there: this spares the read that would only say so.
-                        if is_drained {
-                            guard.clear_ready();
-                        }
-                        shared.state.lock().statistics_mut().bytes_read += count as u64;
-                        break;
+        let Self { shared, frames, events, heard, wake } = self;
+        let violated = |violation: Violation| Poll::Ready(CloseReason::Violation(violation.to_string()));
+        // What the handshake read beyond its last frame is delivered before the first read.
+        if let Err(violation) = incoming::deliver(shared, frames, &**events, heard, wake) {
+            return violated(violation);
+        }
+        for _ in 0..READS_PER_TURN {
+            let mut guard = match ready!(shared.socket.poll_readable(cx)) {
+                Ok(guard) => guard,
+                Err(error) => return Poll::Ready(CloseReason::ClosedHere(error.to_string())),
+            };
+            let mut had_room = false;
+            let read = frames.read_from(|room| {
+                let count = shared.socket.receive(room)?;
+                had_room = count < room.len();
+                Ok(count)
+            });
+            match read {
+                Ok(0) => return Poll::Ready(CloseReason::Eof),
+                Ok(count) => {
+                    shared.state.lock().statistics_mut().bytes_read += count as u64;
+                    match incoming::deliver(shared, frames, &**events, heard, wake) {
+                        // A read that left room most often took everything, but not surely: it also stops behind
+                        // descriptors and at urgent data, and no further edge tells of what lies beyond. While
+                        // answers are owed, the socket itself must say that it is empty. When none is, no answer can
+                        // lie there, and a lone call is spared the read that would only say so. The guard is older
+                        // than the read, so it does not clear what came since.
+                        Ok(true) if had_room => guard.clear_ready(),
+                        Ok(_) => {}
+                        Err(violation) => return violated(violation),
                     }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    // A peer that ends with unread bytes resets the channel.
-                    Err(_) => return Poll::Ready(CloseReason::Eof),
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A peer that ends with unread bytes resets the channel.
+                Err(_) => return Poll::Ready(CloseReason::Eof),
             }
         }
+        // Others want to run, too, however much a peer sends.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -203,7 +215,7 @@ async fn watch_deadlines(shared: Arc<Shared>) {
         if timeout_at(target.into(), moved).await.is_err() {
             let mut wake = Vec::new();
             let mut state = shared.state.lock();
-            state.expire(std::time::Instant::now(), &mut wake);
+            state.expire(Instant::now(), &mut wake);
             shared.finish(state, &mut wake);
         }
     }

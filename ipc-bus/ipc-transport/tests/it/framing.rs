@@ -1,5 +1,7 @@
 //! Any message survives any cutting into reads; nothing else is taken for a message.
 
+use std::io::Read as _;
+
 use ipc_protocol::frame::HEADER_BYTES;
 use ipc_protocol::limits::{FRAME_BODY_BYTES_MAX, NESTING_MAX, PARTIAL_MESSAGES_MAX};
 use ipc_protocol::{Codec, Flags, Header, HeaderError, Kind};
@@ -235,4 +237,43 @@ proptest! {
         prop_assert_eq!(scan(body), Ok(()));
         prop_assert!(scan(&body[..body.len() - 1]).is_err());
     }
+}
+
+#[test]
+fn a_long_message_that_nobody_wants_is_skipped_and_counted() {
+    let length = (FRAME_BODY_BYTES_MAX as usize) * 2 + 5;
+    let header = |id| Header { codec: Codec::MessagePack, ..Header::new(Kind::Reply, 1, id) };
+    let mut wire = Vec::new();
+    append_frame(&mut wire, header(1), &vec![7; length]);
+    append_frame(&mut wire, header(2), b"small");
+    append_frame(&mut wire, header(3), &vec![8; length]);
+    let mut wire = wire.as_slice();
+    let mut frames = FrameBuffer::new(length as u64);
+    let mut asked = Vec::new();
+    let mut came = Vec::new();
+    while frames.read_from(|room| wire.read(room)).expect("a slice is read") > 0 {
+        while let Some(frame) = frames
+            .next_frame_ref_if(|header| {
+                asked.push(header.id);
+                header.id == 3
+            })
+            .expect("all is well")
+        {
+            came.push((frame.header.id, frame.header.length as usize, frame.body.as_slice().len()));
+        }
+    }
+    assert_eq!(asked, [1, 3], "once per message that is assembled");
+    assert_eq!(came, [(1, length, 0), (2, 5, 5), (3, length, length)]);
+
+    // It is held to the limit all the same.
+    let mut wire = Vec::new();
+    append_frame(&mut wire, header(1), &vec![7; length + 1]);
+    let mut wire = wire.as_slice();
+    let violation = loop {
+        frames.read_from(|room| wire.read(room)).expect("a slice is read");
+        if let Err(violation) = frames.next_frame_ref_if(|_| false) {
+            break violation;
+        }
+    };
+    assert!(matches!(violation, Violation::MessageTooLarge { .. }), "{violation}");
 }

@@ -13,6 +13,7 @@ use ipc_protocol::{Fault, FaultCode, Kind};
 use ipc_testkit::Peer;
 use ipc_testkit::peer::PATIENCE;
 use ipc_transport::connection::{ConnectOptions, Connection, PeerEvents, connect};
+use ipc_transport::framing::{append_frame, append_message};
 use ipc_transport::handshake::{HandshakeError, accept};
 use parking_lot::Mutex;
 
@@ -241,4 +242,36 @@ async fn a_configuration_above_the_limit_is_not_sent() {
     options.hello.config = vec![0; 300_000];
     let text = refusal(|mut peer| assert!(peer.receive().is_none()), options).await;
     assert!(text.starts_with("the host's hello, with the configuration, is 300"), "{text}");
+}
+
+/// A peer that says so many heartbeats in one breath with its welcome and its ready.
+fn breathless(heartbeats: usize, filler: usize) -> impl FnOnce(Peer) + Send + 'static {
+    move |mut peer: Peer| {
+        let hello: Hello = peer.expect(Kind::Hello).decode().expect("a hello is decoded");
+        let welcome = Welcome::answering(&hello, 1, "test", "1.0.0", Vec::new());
+        peer.hello = hello;
+        let mut bytes = Vec::new();
+        append_message(&mut bytes, peer.header(Kind::Welcome, 0), &welcome).expect("it is encoded");
+        let value = ipc_testkit::reference::bin(filler);
+        let body = [b"\x83\xa7running\x00\xa9oldest_ms\x00\xa1x".as_slice(), &value].concat();
+        for _ in 0..heartbeats {
+            append_frame(&mut bytes, peer.header(Kind::Heartbeat, 0), &body);
+        }
+        append_message(&mut bytes, peer.header(Kind::Ready, 0), &Ready::default()).expect("it is encoded");
+        // The host may have had enough before the end.
+        let _ = peer.socket.write_all(&bytes);
+    }
+}
+
+#[tokio::test]
+async fn what_precedes_ready_is_bounded_in_number_size_and_time() {
+    connect_to(breathless(4096, 0), options()).await.expect("so many are allowed");
+    for (heartbeats, filler) in [(4097, 0), (17, 250_000)] {
+        let text = refusal(breathless(heartbeats, filler), options()).await;
+        assert!(text.ends_with("at most 4096 frames and 4 MiB may precede Ready"), "{text}");
+    }
+    // What is here already does not wait for the clock, and must look at it all the same.
+    let hurried = ConnectOptions { ready_timeout: Duration::ZERO, ..options() };
+    let text = refusal(breathless(10, 0), hurried).await;
+    assert!(text.starts_with("the extension sent no Ready frame within 0 ms"), "{text}");
 }

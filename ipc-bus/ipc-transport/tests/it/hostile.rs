@@ -1,13 +1,20 @@
 //! A peer that breaks the protocol costs its own calls and nothing else.
 
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ipc_protocol::control::DescriptorGrant;
 use ipc_protocol::handshake::Ready;
-use ipc_protocol::{Codec, Fault, FaultCode, Flags, Header, Kind, Origin};
+use ipc_protocol::{Codec, Fault, FaultCode, Flags, Header, Kind, Origin, Retry};
 use ipc_testkit::Peer;
+use ipc_testkit::peer::PATIENCE;
 use ipc_transport::connection::CloseReason;
+use ipc_transport::framing::append_frame;
 use ipc_transport::{CallError, Cause};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::connected::{EPOCH, call, connect_to};
 
@@ -167,6 +174,150 @@ async fn a_peer_that_asks_and_does_not_read_is_ended() {
     let (connection, peer) = connect_to(script, Arc::new(())).await;
     let reason = connection.closed().await;
     let CloseReason::Violation(what) = reason else { panic!("{reason:?}") };
+    assert!(what.starts_with("a Ping frame for id 1 came"), "{what}");
     assert!(what.ends_with("the peer must first read the answers to what it asked for"), "{what}");
+    peer.join().expect("the script sees the end");
+}
+
+/// Sends one frame, with a descriptor beside it.
+fn send_with_descriptor(peer: &Peer, header: Header, body: &[u8]) {
+    let mut bytes = Vec::new();
+    append_frame(&mut bytes, header, body);
+    let descriptors = [peer.socket.as_fd()];
+    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = SendAncillaryBuffer::new(&mut room);
+    assert!(beside.push(SendAncillaryMessage::ScmRights(&descriptors)), "there is room for one");
+    let sent = sendmsg(&peer.socket, &[IoSlice::new(&bytes)], &mut beside, SendFlags::empty());
+    assert_eq!(sent.expect("the host reads"), bytes.len());
+}
+
+/// A read of a Unix socket ends behind each message that brings descriptors, though more is there.
+#[tokio::test]
+async fn descriptors_do_not_hide_the_answer_behind_them() {
+    let (sent, all_sent) = std::sync::mpsc::channel();
+    let script = move |mut peer: Peer| {
+        let call = peer.expect(Kind::Call);
+        for id in 0..20 {
+            send_with_descriptor(
+                &peer,
+                Header { codec: Codec::None, ..peer.header(Kind::Descriptor, id) },
+                b"",
+            );
+        }
+        peer.reply(&call, b"\xc0");
+        sent.send(()).expect("the test waits");
+        while peer.receive().is_some() {}
+    };
+    let (connection, peer) = connect_to(script, Arc::new(())).await;
+    let reply = call(&connection, "echo", vec![0xc0]);
+    // Blocks the whole runtime, so that all bytes are there and no edge comes after the first read.
+    all_sent.recv().expect("the script says so");
+    reply.await.expect("the answer was sent");
+    drop(connection);
+    peer.join().expect("the script sees the end");
+}
+
+#[tokio::test]
+async fn events_that_come_too_fast_are_dropped_and_counted_and_answers_are_not() {
+    let enough = Arc::new(AtomicBool::new(false));
+    let is_enough = Arc::clone(&enough);
+    let script = move |mut peer: Peer| {
+        let call = peer.expect(Kind::Call);
+        // One value of 200 KB that costs nothing to look at.
+        let value = ipc_testkit::reference::bin(200_000);
+        let body = [b"\x83\xa7running\x00\xa9oldest_ms\x00\xa1x".as_slice(), &value].concat();
+        // ORDERING(enough): Relaxed: a flag on its own.
+        while !is_enough.load(Ordering::Relaxed) {
+            peer.send(peer.header(Kind::Heartbeat, 0), &body);
+        }
+        peer.reply(&call, b"\xc0");
+    };
+    let (connection, peer) = connect_to(script, Arc::new(())).await;
+    let reply = call(&connection, "echo", vec![0xc0]);
+    while connection.statistics().dropped == 0 {
+        tokio::task::yield_now().await;
+    }
+    // ORDERING(enough): as above.
+    enough.store(true, Ordering::Relaxed);
+    reply.await.expect("an answer is never dropped");
+    peer.join().expect("the script goes through");
+}
+
+#[tokio::test]
+async fn a_late_answer_of_any_size_is_not_kept() {
+    let script = |mut peer: Peer| {
+        let call = peer.expect(Kind::Call);
+        peer.expect(Kind::Cancel);
+        peer.reply(&call, &vec![0xc0; 3 << 20]);
+        let next = peer.expect(Kind::Call);
+        peer.reply(&next, b"\xc0");
+    };
+    let (connection, _) = connect_to(script, Arc::new(())).await;
+    drop(call(&connection, "echo", vec![0xc0]));
+    call(&connection, "echo", vec![0xc0]).await.expect("nobody else notices");
+    assert_eq!((connection.statistics().late, connection.in_flight()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_fault_speaks_for_its_extension_and_the_header_says_when_to_retry() {
+    let rows = [
+        (Origin::Host, 0, Origin::Extension, Retry::Never),
+        (Origin::Transport, 0, Origin::Transport, Retry::Never),
+        (Origin::Extension, 50, Origin::Extension, Retry::AfterMs(50)),
+        (Origin::Extension, u64::MAX, Origin::Extension, Retry::AfterMs(u32::MAX)),
+    ];
+    let script = move |mut peer: Peer| {
+        for (origin, aux, ..) in rows {
+            let call = peer.expect(Kind::Call);
+            let fault = Fault::new(FaultCode::Busy, "m").with_origin(origin);
+            let body = ipc_transport::Encoded::from_value(&fault).expect("a fault is encoded");
+            peer.send(Header { aux, ..peer.header(Kind::Fault, call.header.id) }, &body.bytes);
+        }
+    };
+    let (connection, _) = connect_to(script, Arc::new(())).await;
+    for (.., origin, retry) in rows {
+        let result = call(&connection, "echo", vec![0xc0]).await;
+        let Err(CallError::Fault(fault)) = result else { panic!("{result:?}") };
+        assert_eq!((fault.origin, fault.retry), (origin, retry));
+    }
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_answers_that_nobody_wants() {
+    let script = |mut peer: Peer| while peer.receive().is_some() {};
+    let (connection, peer) = connect_to(script, Arc::new(())).await;
+    let abandoned = call(&connection, "echo", vec![0xc0]);
+    connection.drain();
+    let idle = tokio::time::timeout(PATIENCE, connection.idle());
+    let (idle, ()) = futures_util::future::join(idle, async { drop(abandoned) }).await;
+    idle.expect("nobody waits for an outcome");
+    assert_eq!(connection.in_flight(), 1, "the extension still owes its answer");
+    drop(connection);
+    peer.join().expect("the script sees the end");
+}
+
+#[tokio::test]
+async fn the_bodies_of_waiting_calls_are_bounded() {
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let script = move |mut peer: Peer| {
+        gone.recv().expect("the test says when");
+        while let Some(frame) = peer.receive() {
+            if frame.header.kind == Kind::Call {
+                peer.reply(&frame, b"\xc0");
+            }
+        }
+    };
+    // The queue takes 4 MiB, and as much may wait.
+    let (connection, peer) = connect_to(script, Arc::new(())).await;
+    let large = || call(&connection, "echo", vec![1; 3 << 20]);
+    let (queued, waiting) = (large(), large());
+    let result = large().await;
+    assert!(matches!(result, Err(CallError::Rejected { retry_after: Some(_), .. })), "{result:?}");
+    drop(waiting);
+    let waits_instead = large();
+    go.send(()).expect("the script waits");
+    queued.await.expect("the peer answers");
+    waits_instead.await.expect("there was room again");
+    drop(connection);
     peer.join().expect("the script sees the end");
 }

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use ipc_protocol::FaultCode;
+use ipc_protocol::describe::{DESCRIPTION_VERSION, Description};
 use ipc_protocol::handshake::Hello;
 use ipc_testkit::peer::PATIENCE;
 use ipc_transport::connection::{CloseReason, ConnectOptions, Connection, connect};
@@ -39,6 +40,51 @@ struct Greet<'a> {
 struct Repeat<'a> {
     text: &'a str,
     times: u32,
+}
+
+/// JSON as MessagePack, by the document's own `pack`.
+fn converted(json: &[u8]) -> Vec<u8> {
+    let script = script();
+    let (before, _) = script.split_once("\ndef unpack").expect("it has a function of this name");
+    let convert = format!("{before}\nsys.stdout.buffer.write(pack(json.load(sys.stdin)))");
+    let mut child = Command::new("python3")
+        .args(["-c", &convert])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it was run before");
+    // Dropped at once: the end of the input.
+    child.stdin.take().expect("it is piped").write_all(json).expect("it is read");
+    child.wait_with_output().expect("it is a child").stdout
+}
+
+#[test]
+fn the_documents_python_extension_describes_itself_and_refuses_to_be_started_by_hand() {
+    let run = |arguments: &[&str]| {
+        Command::new("python3").arg("-c").arg(script()).args(arguments).stdin(Stdio::null()).output()
+    };
+    let described = match run(&["--describe"]) {
+        Ok(described) => described,
+        Err(error) => {
+            let name = "the_documents_python_extension_describes_itself_and_refuses_to_be_started_by_hand";
+            let _ = writeln!(std::io::stderr(), "skipped: {name}: python3 cannot be run: {error}");
+            return;
+        }
+    };
+    assert_eq!(described.status.code(), Some(0));
+    let description = Encoded::message_pack(converted(&described.stdout));
+    let description: Description = description.decode().expect("it is a description");
+    let Description { version, extension, protocol_versions, interfaces, .. } = description;
+    assert_eq!(
+        (version, extension.as_str(), &protocol_versions[..]),
+        (DESCRIPTION_VERSION, "greeter", &[1][..])
+    );
+    let names: Vec<_> = interfaces[0].methods.iter().map(|method| method.name.as_str()).collect();
+    assert_eq!(names, ["greet", "repeat"]);
+
+    let by_hand = run(&[]).expect("it was run before");
+    assert_eq!(by_hand.status.code(), Some(2));
+    assert!(by_hand.stdout.is_empty());
 }
 
 #[tokio::test]

@@ -28,27 +28,22 @@ impl State {
                 continue;
             }
             self.statistics.expired += 1;
-            let error = match slot.peer {
-                PeerSide::Sent { start, end } if start >= taken => {
-                    unseen.push((start, end, id));
-                    CallError::NotDelivered(Cause::Deadline)
-                }
-                PeerSide::Sent { .. } => {
-                    sent.push(id);
-                    CallError::Unknown(Cause::Deadline)
-                }
-                PeerSide::Waiting { .. } | PeerSide::Over => {
-                    waiting.push(id);
-                    CallError::NotDelivered(Cause::Deadline)
-                }
-            };
-            slot.end(Err(error), wake);
+            match slot.peer {
+                PeerSide::Sent { start, end } if start >= taken => unseen.push((start, end, id)),
+                PeerSide::Sent { .. } => sent.push(id),
+                PeerSide::Waiting { .. } | PeerSide::Over => waiting.push(id),
+            }
         }
         for id in waiting {
+            self.calls.end(id, Err(CallError::NotDelivered(Cause::Deadline)), wake);
             self.end_waiting(id);
+        }
+        for &(.., id) in &unseen {
+            self.calls.end(id, Err(CallError::NotDelivered(Cause::Deadline)), wake);
         }
         self.withdraw(unseen);
         for id in sent {
+            self.calls.end(id, Err(CallError::Unknown(Cause::Deadline)), wake);
             self.push(Kind::Cancel, id.to_wire());
         }
         self.admit();
@@ -86,10 +81,11 @@ impl State {
     pub(in crate::connection) fn fail_waiting(&mut self, cause: &Cause, wake: &mut Vec<Waker>) {
         for id in std::mem::take(&mut self.waiting) {
             if let Some(slot) = self.calls.get_mut(id)
-                && matches!(slot.peer, PeerSide::Waiting { .. })
+                && let PeerSide::Waiting { body, .. } = &slot.peer
             {
-                slot.end(Err(CallError::NotDelivered(cause.clone())), wake);
                 self.waiting_live -= 1;
+                self.waiting_bytes -= body.bytes.len() as u64;
+                self.calls.end(id, Err(CallError::NotDelivered(cause.clone())), wake);
                 self.calls.end_peer(id);
             }
         }
@@ -126,7 +122,7 @@ impl State {
             }
         }
         if matches!(slot.caller, CallerSide::Listening(_)) {
-            slot.end(result()?, wake);
+            self.calls.end(call, result()?, wake);
             self.statistics.answers += 1;
         } else {
             self.statistics.late += 1;
@@ -136,6 +132,13 @@ impl State {
             self.admit();
         }
         Ok(())
+    }
+
+    /// Whether somebody waits for the answer with this id.
+    pub(in crate::connection) fn is_awaited(&mut self, id: u64) -> bool {
+        self.calls
+            .get_mut(CallId::from_wire(id))
+            .is_some_and(|slot| matches!(slot.caller, CallerSide::Listening(_)))
     }
 
     /// Whether a frame that belongs to a call comes in time.
@@ -186,19 +189,13 @@ impl State {
         let mut over = Vec::new();
         for (id, slot) in self.calls.iter_mut() {
             if let PeerSide::Sent { start, .. } = slot.peer {
-                let cause = cause.clone();
-                slot.end(
-                    Err(if start >= taken {
-                        CallError::NotDelivered(cause)
-                    } else {
-                        CallError::Unknown(cause)
-                    }),
-                    wake,
-                );
-                over.push(id);
+                over.push((id, start >= taken));
             }
         }
-        for id in over {
+        for (id, is_unseen) in over {
+            let cause = cause.clone();
+            let error = if is_unseen { CallError::NotDelivered(cause) } else { CallError::Unknown(cause) };
+            self.calls.end(id, Err(error), wake);
             self.calls.end_peer(id);
         }
         self.outgoing.discard();
