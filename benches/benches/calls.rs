@@ -1,8 +1,7 @@
 //! `cargo bench --bench calls`: what a call costs in each tier, ending with one table.
 //!
 //! Baselines in this process go through criterion (100 samples of many thousand calls each). Calls into
-//! another process are taken in turn with the bare socket, round by round, so that a drift of the machine
-//! meets both.
+//! another process are taken in small turns with the bare socket, so that a drift of the machine meets both.
 
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
@@ -20,8 +19,10 @@ use criterion::Criterion;
 const BYTES: usize = 64;
 /// Rounds of the interleaved measurement; figures are over all of them.
 const ROUNDS: u32 = 11;
-/// Round trips of each side in a round.
-const ROUND_TRIPS: u32 = 1_000;
+/// Turns of each side in a round.
+const TURNS: u32 = 20;
+/// Round trips of each side in a turn.
+const ROUND_TRIPS: u32 = 50;
 /// Calls of a rate's round.
 const RATE_CALLS: u32 = 100_000;
 
@@ -99,25 +100,26 @@ async fn processes(report: &mut Report) -> anyhow::Result<()> {
     pin_to(0)?;
     let text = "x".repeat(BYTES);
     let (mut bare, mut called) = (Vec::new(), Vec::new());
+    for round in 0..=ROUNDS {
+        // In small turns: how fast an idle core wakes depends on what it did just before.
+        for _ in 0..TURNS {
+            let bare_turn = (0..ROUND_TRIPS).map(|_| raw.round_trip()).collect::<anyhow::Result<Vec<_>>>()?;
+            let mut called_turn = Vec::new();
+            for _ in 0..ROUND_TRIPS {
+                called_turn.push(tier.round_trip(&text).await?);
+            }
+            // The first round warms up and does not count.
+            if round > 0 {
+                bare.extend(bare_turn);
+                called.extend(called_turn);
+            }
+        }
+    }
     let mut rates = [(64, Vec::new()), (256, Vec::new())];
     for round in 0..=ROUNDS {
-        let mut bare_round = Vec::new();
-        let mut called_round = Vec::new();
-        for _ in 0..ROUND_TRIPS {
-            bare_round.push(raw.round_trip()?);
-        }
-        for _ in 0..ROUND_TRIPS {
-            called_round.push(tier.round_trip(&text).await?);
-        }
-        let mut rate_round = Vec::new();
-        for (in_flight, _) in &rates {
-            rate_round.push(tier.rate(&text, *in_flight, RATE_CALLS).await?);
-        }
-        // The first round warms up and does not count.
-        if round > 0 {
-            bare.extend(bare_round);
-            called.extend(called_round);
-            for ((_, rates), rate) in rates.iter_mut().zip(rate_round) {
+        for (in_flight, rates) in &mut rates {
+            let rate = tier.rate(&text, *in_flight, RATE_CALLS).await?;
+            if round > 0 {
                 rates.push(rate);
             }
         }
