@@ -20,7 +20,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |character| character == '\t')
 }
 
-/// The text with its lines: what [`line`] escapes is escaped, except for line feeds.
+/// The text with its lines: what [`line()`] escapes is escaped, except for line feeds.
 #[must_use]
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |character| matches!(character, '\t' | '\n'))
