@@ -131,8 +131,7 @@ fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
     }
 }
 
-/// Runs a command that waits for processes, on this thread: parent-death signals are bound to the thread
-/// that starts a process, and this one lives as long as the conductor.
+/// Runs a command that waits for processes, to its end on this thread.
 fn asynchronous<F: Future<Output = Result<Exit, Failure>>>(
     command: impl FnOnce(Cancellation) -> F,
 ) -> Result<Exit, Failure> {

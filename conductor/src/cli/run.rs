@@ -27,9 +27,8 @@ pub(super) async fn run(
     mut cancellation: Cancellation,
 ) -> Result<Exit, Failure> {
     let run = RunId::new().map_err(Failure::environment)?;
-    let began = std::time::Instant::now();
-    let document = match execute(surroundings, &arguments, &mut cancellation, &run).await {
-        Ok(document) => document,
+    let (document, time) = match execute(surroundings, &arguments, &mut cancellation, &run).await {
+        Ok(ended) => ended,
         Err(failure) => {
             // Programs read stdout: what never became a run has its document too.
             if surroundings.json {
@@ -41,7 +40,7 @@ pub(super) async fn run(
     if surroundings.json {
         write_json(&document).map_err(stdout_failed)?;
     } else {
-        write_summary(io::stdout().lock(), &document, began.elapsed()).map_err(stdout_failed)?;
+        write_summary(io::stdout().lock(), &document, time).map_err(stdout_failed)?;
     }
     match (document.state, document.error) {
         (RunState::Succeeded, _) => Ok(Exit::Success),
@@ -54,13 +53,14 @@ pub(super) async fn run(
     }
 }
 
-/// From the melody's file to the end of its run; fails where it never became a run.
+/// From the melody's file to the end of its run, with the time of the run alone; fails where it never became
+/// a run.
 async fn execute(
     surroundings: &Surroundings,
     arguments: &args::Run,
     cancellation: &mut Cancellation,
     run: &RunId,
-) -> Result<RunDocument, Failure> {
+) -> Result<(RunDocument, std::time::Duration), Failure> {
     let Surroundings { settings, current, screen, .. } = surroundings;
     let draft = Draft::load(&arguments.melody).map_err(|wrong| wrong_file(&wrong))?;
     let inputs = inputs_of(&draft, &arguments.inputs, current)?;
@@ -102,16 +102,20 @@ async fn execute(
         progress: &progress,
         cancellation: cancellation.clone(),
     };
+    // What came before is the build's time, not the run's.
+    let began = std::time::Instant::now();
     let outcome = execution.execute().await;
+    let time = began.elapsed();
     let extensions = hosting.end().await;
-    Ok(RunDocument {
+    let document = RunDocument {
         run: run.to_string(),
         state: outcome.state,
         steps: outcome.steps,
         outputs: outcome.outputs,
         extensions,
         error: outcome.error,
-    })
+    };
+    Ok((document, time))
 }
 
 /// The document of what never became a run: nothing was started, and nothing was stored.
