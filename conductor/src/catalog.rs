@@ -2,15 +2,16 @@
 //!
 //! Folders, the first one that has a name wins: flags, environment, file ([`Settings::extension_dirs`]),
 //! then `extensions/` beside the melody's folder and its ancestors, then beside the current folder and its
-//! ancestors. An extension folder is either one extension or a folder of extensions. A broken manifest
-//! spoils its own extension only. This file must not build or run anything.
+//! ancestors; last the extension whose folder is the current one or an ancestor of it, and those in the
+//! folders of the current one. An extension folder is either one extension or a folder of extensions. A
+//! broken manifest spoils its own extension only. This file must not build or run anything.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use extension_host::Manifest;
-use extension_host::diagnostic::{Diagnostics, closest};
+use extension_host::diagnostic::{Diagnostic, Diagnostics, Severity, closest};
 
 use crate::config::Settings;
 
@@ -71,6 +72,35 @@ pub enum CatalogError {
     },
 }
 
+/// What bears a manifest's name in the folders of `folder`, which is canonical or becomes so.
+fn manifests_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let folder = fs::canonicalize(folder)?;
+    let entries = fs::read_dir(folder)?.take(FOLDER_ENTRIES_MAX).filter_map(Result::ok);
+    let mut files: Vec<_> = entries.map(|entry| entry.path().join(MANIFEST_NAME)).collect();
+    files.sort();
+    files.retain(|file| is_there(file));
+    Ok(files)
+}
+
+/// Whether something has this name, whatever it is: what is no manifest is told and not passed over. Entries
+/// of a folder of extensions that are files themselves have nothing inside.
+fn is_there(file: &Path) -> bool {
+    match fs::symlink_metadata(file) {
+        Ok(_) => true,
+        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+    }
+}
+
+/// What is there in place of a file that can be read; a pipe would be waited for.
+fn no_file(file: &Path) -> Option<String> {
+    match fs::metadata(file) {
+        Ok(metadata) if metadata.is_file() => None,
+        Ok(metadata) if metadata.is_dir() => Some("it is a folder".to_owned()),
+        Ok(_) => Some("it is a pipe, a socket or a device".to_owned()),
+        Err(error) => Some(format!("it cannot be read: {error}")),
+    }
+}
+
 impl Catalog {
     /// Everything that can be found with these settings from `start` (a melody's folder, if there is one)
     /// and from `current`.
@@ -90,6 +120,18 @@ impl Catalog {
             if folder.is_dir() {
                 let _ = catalog.add_folder(&folder);
             }
+        }
+        // Whoever stands in an extension's folder, or in one above it, means that one: its author.
+        for file in current.ancestors().map(|folder| folder.join(MANIFEST_NAME)) {
+            if let Ok(file) = fs::canonicalize(file)
+                && file.is_file()
+            {
+                catalog.add_manifest(file);
+            }
+        }
+        // Not asked for by name either: folders that may not be looked into are none.
+        for file in manifests_in(current).unwrap_or_default().into_iter().filter(|file| file.is_file()) {
+            catalog.add_manifest(file);
         }
         Ok(catalog)
     }
@@ -115,20 +157,22 @@ impl Catalog {
             return Ok(());
         }
         let own = folder.join(MANIFEST_NAME);
-        if own.is_file() {
+        if is_there(&own) {
             self.add_manifest(own);
         } else {
-            let entries = fs::read_dir(&folder)?.take(FOLDER_ENTRIES_MAX).filter_map(Result::ok);
-            let mut files: Vec<_> = entries.map(|entry| entry.path().join(MANIFEST_NAME)).collect();
-            files.sort();
-            files.into_iter().filter(|file| file.is_file()).for_each(|file| self.add_manifest(file));
+            manifests_in(&folder)?.into_iter().for_each(|file| self.add_manifest(file));
         }
         self.folders.push(folder);
         Ok(())
     }
 
     fn add_manifest(&mut self, file: PathBuf) {
-        let manifest = Manifest::load(&file);
+        let manifest = match no_file(&file) {
+            Some(what) => Err(Diagnostic::whole_file(Severity::Error, &file, what)
+                .with_hint("an extension's manifest is a file")
+                .into()),
+            None => Manifest::load(&file),
+        };
         let name = match &manifest {
             Ok(manifest) => manifest.name.clone(),
             Err(_) => {
@@ -189,5 +233,41 @@ impl Catalog {
             }
             (true, true) => format!("no folder `{FOLDER_NAME}` was found; name one with --extensions DIR"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_bears_a_manifests_name_and_is_no_file_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["folder", "pipe", "nowhere", "nothing"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        fs::write(path("file"), "").unwrap();
+        fs::create_dir(path("folder").join(MANIFEST_NAME)).unwrap();
+        std::os::unix::fs::symlink("gone", path("nowhere").join(MANIFEST_NAME)).unwrap();
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            path("pipe").join(MANIFEST_NAME),
+            rustix::fs::FileType::Fifo,
+            mode,
+            0,
+        )
+        .unwrap();
+        let catalog = Catalog::of_path(folder.path()).unwrap();
+        let told = |name: &str| catalog.manifest(name).unwrap_err();
+        let text = |name: &str| match told(name) {
+            CatalogError::Broken { diagnostics, .. } => diagnostics.to_string(),
+            other => panic!("{other}"),
+        };
+        assert!(text("folder").contains("it is a folder"), "{}", text("folder"));
+        assert!(text("pipe").contains("it is a pipe"), "{}", text("pipe"));
+        assert!(text("nowhere").contains("cannot be read"), "{}", text("nowhere"));
+        assert_eq!(catalog.entries().count(), 3, "neither a file nor an empty folder is an extension");
     }
 }

@@ -94,9 +94,12 @@ pub struct ErrorReport {
     /// The step, if one is to blame.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// The item of its fan-out.
+    /// The item of its fan-out, counted from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub item: Option<u64>,
+    /// That item itself, as JSON that may be shortened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item_value: Option<String>,
     /// The extension, if one was called.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extension: Option<String>,

@@ -46,28 +46,34 @@ pub struct Failure {
     pub is_shown: bool,
     /// What to do about it, in a clause.
     pub help: Option<String>,
+    /// The extension whose author is at fault; `None`: whoever the exit code says.
+    pub extension: Option<String>,
 }
 
 impl Failure {
+    const fn new(exit: Exit, error: anyhow::Error) -> Self {
+        Self { exit, error: Some(error), is_shown: false, help: None, extension: None }
+    }
+
     /// A failure of the run itself.
     pub fn failed(error: impl Into<anyhow::Error>) -> Self {
-        Self { exit: Exit::Failed, error: Some(error.into()), is_shown: false, help: None }
+        Self::new(Exit::Failed, error.into())
     }
 
     /// Wrong input: the caller's fault.
     pub fn usage(error: impl Into<anyhow::Error>) -> Self {
-        Self { exit: Exit::Usage, error: Some(error.into()), is_shown: false, help: None }
+        Self::new(Exit::Usage, error.into())
     }
 
     /// Something outside is missing or unusable.
     pub fn environment(error: impl Into<anyhow::Error>) -> Self {
-        Self { exit: Exit::Environment, error: Some(error.into()), is_shown: false, help: None }
+        Self::new(Exit::Environment, error.into())
     }
 
     /// Ends with `exit`; all was said already.
     #[must_use]
     pub const fn silent(exit: Exit) -> Self {
-        Self { exit, error: None, is_shown: true, help: None }
+        Self { exit, error: None, is_shown: true, help: None, extension: None }
     }
 
     /// The same failure, of which people know already.
@@ -84,6 +90,13 @@ impl Failure {
         self
     }
 
+    /// The same failure, for which the author of `extension` is to blame.
+    #[must_use]
+    pub fn of_extension(mut self, extension: Option<&str>) -> Self {
+        self.extension = extension.map(str::to_owned);
+        self
+    }
+
     /// Writes the chain to stderr: `error: what: why: why`, then what to do.
     pub fn print(&self) {
         let (Some(error), false) = (&self.error, self.is_shown) else { return };
@@ -97,6 +110,9 @@ impl Failure {
         let mut text = format!("error: {}", printable::paragraph(&chain));
         if let Some(help) = &self.help {
             let _ = write!(text, "\n  help: {}", printable::paragraph(help));
+        }
+        if let Some(extension) = &self.extension {
+            let _ = write!(text, " (at fault: the extension `{}`)", printable::line(extension));
         }
         text
     }

@@ -1,6 +1,7 @@
 //! The conductor: runs melodies through extensions in processes of their own.
 //!
 //! ```text
+//! cli --> doctor, scaffold; melody (graph) --> drawing
 //! cli --> config, catalog, build --> melody (plan) --> engine --> document
 //!                                                        |
 //!              bridge <-- the only place where types of the Pit, of the wire and of melodies meet
@@ -19,8 +20,11 @@ pub mod printable;
 pub mod progress;
 pub mod run_id;
 pub mod signals;
+pub mod terminal;
 
 pub mod melody;
+
+pub mod drawing;
 
 pub mod build;
 pub mod catalog;
@@ -31,5 +35,9 @@ pub mod hosting;
 pub mod pit;
 
 pub mod engine;
+
+pub mod scaffold;
+
+pub mod doctor;
 
 pub mod cli;

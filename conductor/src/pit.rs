@@ -2,12 +2,13 @@
 //!
 //! What the parts know of each other they know through here. This file must not run steps.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arbitration::{Arbiter, ArbiterError};
-use artifact_store::{OpenError, Store, StoreOptions};
+use artifact_store::{OpenError, PutError, Store, StoreOptions};
 use extension_host::Manifest;
 use pool_manager::{DeclareError, PoolManager};
+use rustix::fs::Access;
 use stale_manager::StaleManager;
 
 use crate::config::Settings;
@@ -84,13 +85,80 @@ pub fn resources(settings: &Settings) -> Vec<(String, u64)> {
     vec![(CPU.to_owned(), u64::from(settings.cores))]
 }
 
-/// The artifact store of a data folder.
+/// The data folder cannot take what a run stores.
+#[derive(Debug, thiserror::Error)]
+pub enum DataFolderError {
+    /// There is no store, and none can be made.
+    #[error("the data folder {folder} cannot be used")]
+    Open {
+        /// The data folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: OpenError,
+    },
+    /// There is one, but nothing can be written to it.
+    #[error("the data folder {folder} cannot be written to")]
+    Write {
+        /// The data folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: PutError,
+    },
+}
+
+impl DataFolderError {
+    /// What to do about it.
+    #[must_use]
+    pub const fn help(&self) -> &'static str {
+        match self {
+            Self::Write { source: PutError::Full { .. }, .. }
+            | Self::Open { source: OpenError::Full { .. }, .. } => {
+                "free some space there, or name another folder with --data DIR"
+            }
+            Self::Open { source: OpenError::NewerFormat { .. } | OpenError::NotAStore { .. }, .. } => {
+                "name another data folder with --data DIR"
+            }
+            _ => {
+                "name a folder that you may write to with --data DIR; `conductor doctor` looks at the present one"
+            }
+        }
+    }
+}
+
+/// The artifact store of a data folder that a run is going to write to: what cannot be stored at its end is
+/// found out before anything is built or started.
 ///
 /// # Errors
 ///
-/// The folder cannot be made, or holds something else.
-pub fn open_store(data_dir: &Path) -> Result<Store, OpenError> {
-    let store = Store::open(&data_dir.join(ARTIFACTS_FOLDER), StoreOptions::default())?;
+/// [`DataFolderError`]; nothing is left behind.
+pub fn open_store_to_write(data_dir: &Path) -> Result<Store, DataFolderError> {
+    let store = open_store(data_dir)?;
+    // The file is gone again with the writer. A store of mixed owners may take it and yet not its name.
+    let written = store.writer().and_then(|mut writer| writer.append(b"probe"));
+    let written = written.and_then(|()| {
+        ["objects", "names"].iter().try_for_each(|name| {
+            let path = store.folder().join(name);
+            rustix::fs::access(&path, Access::WRITE_OK).map_err(|error| PutError::Io {
+                operation: "write to",
+                path,
+                source: error.into(),
+            })
+        })
+    });
+    written.map_err(|source| DataFolderError::Write { folder: data_dir.to_path_buf(), source })?;
+    Ok(store)
+}
+
+/// The artifact store of a data folder, to be read.
+///
+/// # Errors
+///
+/// [`DataFolderError::Open`]: the folder cannot be made, or holds something else.
+pub fn open_store(data_dir: &Path) -> Result<Store, DataFolderError> {
+    let store = Store::open(&data_dir.join(ARTIFACTS_FOLDER), StoreOptions::default())
+        .map_err(|source| DataFolderError::Open { folder: data_dir.to_path_buf(), source })?;
     let found = store.open_report();
     if found.swept > 0 || found.verified.is_some() || !found.quarantined.is_empty() {
         tracing::warn!(

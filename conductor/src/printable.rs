@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 /// What stands before the second and each further line of a message: no line of it can be taken for one of
 /// the conductor's own.
 const INDENT: &str = "       ";
@@ -52,6 +54,44 @@ fn escaped(text: &str, is_kept: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(printable)
 }
 
+/// A number of things: `1 step`, `2 steps`.
+#[must_use]
+pub fn counted(count: u64, thing: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{ending}")
+}
+
+/// How many columns of a terminal the text takes, once its control characters are escaped.
+///
+/// ```
+/// assert_eq!(conductor::printable::columns("caf\u{e9} \u{6f22}"), 7);
+/// ```
+#[must_use]
+pub fn columns(text: &str) -> usize {
+    UnicodeWidthStr::width(text)
+}
+
+/// The text, or as much of its beginning as fits into that many columns with `...` behind it.
+#[must_use]
+pub fn cut(text: &str, columns_max: usize) -> Cow<'_, str> {
+    const DOTS: &str = "...";
+    if columns(text) <= columns_max {
+        return Cow::Borrowed(text);
+    }
+    let room = columns_max.saturating_sub(DOTS.len());
+    let mut kept = String::new();
+    let mut taken = 0;
+    for character in text.chars() {
+        taken += UnicodeWidthChar::width(character).unwrap_or(0);
+        if taken > room {
+            break;
+        }
+        kept.push(character);
+    }
+    kept.push_str(&DOTS[..DOTS.len().min(columns_max)]);
+    Cow::Owned(kept)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,5 +104,20 @@ mod tests {
         assert_eq!(lines(text), format!("{shown}\nhelp: c \u{fc}"));
         assert_eq!(paragraph(text), format!("{shown}\n       help: c \u{fc}"));
         assert!(matches!(line("plain \u{fc}"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_text_is_cut_by_its_width_and_not_by_its_letters() {
+        for (text, columns_max, expected) in [
+            ("plain", 5, "plain"),
+            ("plain text", 8, "plain..."),
+            ("\u{6f22}\u{5b57}\u{6f22}\u{5b57}", 7, "\u{6f22}\u{5b57}..."),
+            ("\u{6f22}\u{5b57}\u{6f22}\u{5b57}", 8, "\u{6f22}\u{5b57}\u{6f22}\u{5b57}"),
+            ("plain", 2, ".."),
+            ("plain", 0, ""),
+        ] {
+            assert_eq!(cut(text, columns_max), expected);
+            assert!(columns(&cut(text, columns_max)) <= columns_max);
+        }
     }
 }

@@ -30,6 +30,19 @@ async fn received(signals: &mut Option<Signal>) -> Option<()> {
     }
 }
 
+/// Lets a write beyond `ulimit -f` fail like any other for want of room: unhandled, its signal would end the
+/// process. What is started gets the default back, because a handler does not outlive an exec.
+///
+/// # Errors
+///
+/// The system gives no descriptors; the program cannot run then.
+pub fn survive_file_size_limit() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let _inside = runtime.enter();
+    // The handler stays when its receiver goes.
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
+}
+
 /// What asked for the end, if anything did.
 #[derive(Clone, Debug)]
 pub struct Cancellation(watch::Receiver<Option<Exit>>);

@@ -1,107 +1,113 @@
-//! Rules for single files: headers, lengths, characters, lints, `unsafe`.
+//! Rules for single files: how they begin, how long they are, which characters they have, `unsafe`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use anyhow::Context as _;
-
+use crate::rules::Failure;
+use crate::source::Source;
 use crate::workspace::Workspace;
 
-/// Lines of a Rust file, unless it says `// LENGTH:` and why.
+/// LIMIT: lines of a Rust file. Most have 150 to 350.
 const LINES_MAX: usize = 600;
 
-/// Files that may open `unsafe_code`. A new one is an architecture change.
+/// Files that open `unsafe_code`, and no others. A new one is an architecture change.
 const UNSAFE_FILES: &[&str] = &[
-    "pit/artifact-store/src/mapping.rs",
-    "ipc-bus/ipc-transport/src/connection/socket.rs",
+    "benches/benches/pit/artifacts.rs",
+    "extensions/hostile/src/system.rs",
     "ipc-bus/extension-launcher/src/signals.rs",
     "ipc-bus/extension-launcher/src/start.rs",
-    "extensions/hostile/src/system.rs",
+    "ipc-bus/ipc-transport/src/connection/socket.rs",
+    "pit/artifact-store/src/mapping.rs",
 ];
 
-/// Every file that breaks a rule.
-pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Vec<String>> {
-    let mut broken = Vec::new();
-    for member in &workspace.crates {
-        let name = member.folder.file_name().unwrap_or_default().to_string_lossy();
-        if name != member.name.as_str() {
-            broken.push(format!("{}: its folder is called {name}", member.name));
-        }
-        let manifest = fs::read_to_string(member.folder.join("Cargo.toml"))?;
-        if !manifest.contains("[lints]\nworkspace = true") {
-            broken.push(format!("{}: does not inherit the workspace's lints", member.name));
-        }
-        for file in rust_files(&member.folder)? {
-            let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-            let shown = file.strip_prefix(&workspace.root).unwrap_or(&file).display().to_string();
-            broken.extend(check_file(&shown, &text));
-        }
-    }
-    Ok(broken)
+/// Cases of compile errors: their text is the test, not ours to comment.
+fn is_fixture(path: &str) -> bool {
+    path.contains("/tests/ui/")
 }
 
-fn check_file(shown: &str, text: &str) -> Vec<String> {
-    let mut broken = Vec::new();
-    let is_fixture = shown.contains("/tests/ui/");
-    if !is_fixture && !text.starts_with("//!") {
-        broken.push(format!("{shown}: does not begin with //! and what it is for"));
-    }
-    let lines = text.lines().count();
-    if lines > LINES_MAX && !text.contains("// LENGTH:") {
-        broken.push(format!("{shown}: {lines} lines, above {LINES_MAX}, and no LENGTH: that says why"));
-    }
-    if let Some((number, _)) = text.lines().enumerate().find(|(_, line)| !line.is_ascii()) {
-        broken.push(format!("{shown}:{}: not ASCII", number + 1));
-    }
-    let opens_unsafe = text.contains("expect(unsafe_code") || text.contains("allow(unsafe_code");
-    if opens_unsafe && !shown.starts_with("xtask/") && !UNSAFE_FILES.contains(&shown) {
-        broken.push(format!("{shown}: opens unsafe_code, but is not in the list of xtask/src/files.rs"));
-    }
-    broken
+/// Files that do not say what they are for.
+pub(crate) fn headers(workspace: &Workspace) -> Vec<Failure> {
+    let files = workspace.texts("rs").filter(|(path, text)| !is_fixture(path) && !text.starts_with("//! "));
+    let remedy = "say what it is for and what it must not know";
+    files.map(|(path, _)| Failure::at(path, 1, "does not begin with `//!`", remedy)).collect()
 }
 
-fn rust_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            let path = entry.path();
-            if entry.file_type()?.is_dir() {
-                if path.file_name().is_some_and(|name| name != "target") {
-                    folders.push(path);
-                }
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push(path);
-            }
+/// Files that are too long.
+pub(crate) fn sizes(workspace: &Workspace) -> Vec<Failure> {
+    let lines = workspace.texts("rs").map(|(path, text)| (path, text.lines().count()));
+    let long = lines.filter(|(_, lines)| *lines > LINES_MAX);
+    let failure = |(path, lines)| {
+        let what = format!("{lines} lines, above {LINES_MAX}");
+        Failure::of(path, what, "find the two things that it does and part them")
+    };
+    long.map(failure).collect()
+}
+
+/// Texts with other characters, and files that are no text where one is expected.
+pub(crate) fn ascii(workspace: &Workspace) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for (path, text) in workspace.all_texts() {
+        if let Some((index, line)) = text.lines().enumerate().find(|(_, line)| !line.is_ascii()) {
+            let found = line.chars().find(|c| !c.is_ascii()).unwrap_or_default();
+            let what = format!("U+{:04X} is not ASCII", u32::from(found));
+            failures.push(Failure::at(path, index + 1, what, "write it in ASCII, or escaped in a text"));
         }
     }
-    files.sort();
-    Ok(files)
+    failures
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn breaks(text: &str, expected: &str) {
-        let broken = check_file("pit/x/src/lib.rs", text);
-        assert!(broken.iter().any(|line| line.contains(expected)), "{broken:#?}");
+/// Unsafe code outside of the list, rows of the list without any, and uses without proof.
+pub(crate) fn unsafe_code(workspace: &Workspace) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for (path, source) in workspace.sources().filter(|(path, _)| !is_fixture(path)) {
+        if !workspace.text(path).is_some_and(|text| text.contains("unsafe")) && !UNSAFE_FILES.contains(&path)
+        {
+            continue;
+        }
+        let opens = source.numbered().find(|(_, line)| {
+            ["expect(unsafe_code", "allow(unsafe_code", "warn(unsafe_code"]
+                .iter()
+                .any(|open| line.code.contains(open))
+        });
+        match (opens, UNSAFE_FILES.contains(&path)) {
+            (Some((line, _)), false) => failures.push(Failure::at(
+                path,
+                line,
+                "opens `unsafe_code`, but is not in the list",
+                "do without, or add it to UNSAFE_FILES in xtask/src/files.rs with an ADR",
+            )),
+            (None, true) => failures.push(stale(path)),
+            _ => {}
+        }
+        failures.extend(unproven(path, source));
     }
+    let missing = UNSAFE_FILES.iter().filter(|path| workspace.source(path).is_none());
+    failures.extend(missing.map(|path| stale(path)));
+    failures
+}
 
-    #[test]
-    fn each_rule_is_reported_when_broken() {
-        breaks("fn main() {}\n", "does not begin with //!");
-        breaks(&format!("//! Long.\n{}", "\n".repeat(LINES_MAX)), "lines, above 600");
-        breaks("//! Caf\u{e9}.\n", ":1: not ASCII");
-        breaks("//! Unsafe.\n#![expect(unsafe_code)]\n", "opens unsafe_code");
-    }
+fn stale(path: &str) -> Failure {
+    let what = format!("`{path}` is in the list of unsafe files, but opens no `unsafe_code`");
+    Failure::of("xtask/src/files.rs", what, "remove its row from UNSAFE_FILES")
+}
 
-    #[test]
-    fn a_file_in_order_is_not_reported() {
-        assert!(check_file("pit/x/src/lib.rs", "//! In order.\n").is_empty());
-        let long = format!("//! Long.\n// LENGTH: a table.\n{}", "\n".repeat(LINES_MAX));
-        assert!(check_file("pit/x/src/lib.rs", &long).is_empty());
+/// Each use of `unsafe` that no `SAFETY:` stands directly above.
+fn unproven<'a>(path: &'a str, source: &'a Source) -> impl Iterator<Item = Failure> {
+    let uses = source.numbered().filter(|(_, line)| {
+        line.code.contains("unsafe {") || line.code.trim_start().starts_with("unsafe impl")
+    });
+    let without = uses.filter(|(number, _)| !is_proven(source, *number));
+    let remedy = "prove each condition in a comment above it";
+    without.map(move |(number, _)| Failure::at(path, number, "`unsafe` without `SAFETY:`", remedy))
+}
+
+fn is_proven(source: &Source, number: usize) -> bool {
+    for line in source.lines[..number - 1].iter().rev() {
+        if line.remark().starts_with("SAFETY:") {
+            return true;
+        }
+        // The comment stands before the statement, whose earlier lines may come in between.
+        let code = line.code.trim_end();
+        if code.ends_with([';', '{', '}']) || (code.is_empty() && line.remark().is_empty()) {
+            return false;
+        }
     }
+    false
 }

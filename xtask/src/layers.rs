@@ -1,5 +1,7 @@
 //! Who may know whom. Adding a row or an arrow is an architecture change: say why in `docs/adr/`.
 
+use crate::cargo::Member;
+use crate::rules::Failure;
 use crate::workspace::Workspace;
 
 /// A crate and the crates of ours that it may depend on.
@@ -10,7 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // L1.
     ("pool-manager", &["pit-core"]),
     ("dag-tracker", &["pit-core"]),
-    ("artifact-store", &[]),
+    ("artifact-store", &["pit-core"]),
     ("arbitration", &["pit-core"]),
     ("stale-manager", &["pit-core"]),
     ("ipc-transport", &["ipc-protocol"]),
@@ -48,90 +50,122 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Crates that may use everything: they measure it.
 const FREE: &[&str] = &["benches"];
 
-/// What the Pit must never know, directly.
-const NOT_IN_THE_PIT: &[&str] = &["serde", "serde_json", "rmp-serde", "tokio", "mio", "bytes"];
+/// What crates of others a crate may know.
+enum Diet {
+    /// None but these.
+    Only(&'static [&'static str]),
+    /// Any but these. A name that ends in `-` stands for all names that begin so.
+    Not(&'static [&'static str]),
+}
+
+/// What has a meaning of its own outside of the process: a form of data, a socket, a runtime.
+const FORMS_AND_RUNTIMES: &[&str] =
+    &["serde", "serde_", "serde-", "rmp", "rmp-", "toml", "bytes", "tokio", "tokio-", "mio", "hyper", "axum"];
+
+/// A crate, or a folder of crates, and what it may know. Each row that fits counts.
+const DIETS: &[(&str, Diet)] = &[
+    ("pit/pit-core", Diet::Only(&["loom"])),
+    ("pit/", Diet::Not(FORMS_AND_RUNTIMES)),
+    ("ipc-bus/ipc-protocol", Diet::Only(&["serde", "serde_bytes", "thiserror"])),
+    ("ipc-bus/extension-launcher", Diet::Not(FORMS_AND_RUNTIMES)),
+    ("extension-sdk/", Diet::Not(&["tokio", "tokio-", "mio", "anyhow"])),
+    ("extension-sdk/extension-abi", Diet::Only(&[])),
+    ("extensions/hostile", Diet::Only(&[])),
+    // `anyhow` is for programs. A library says what can go wrong.
+    ("pit/", Diet::Not(&["anyhow"])),
+    ("ipc-bus/", Diet::Not(&["anyhow"])),
+];
+
+const TABLE: &str = "xtask/src/layers.rs";
+
+fn manifest(member: &Member) -> String {
+    format!("{}/Cargo.toml", member.folder)
+}
 
 /// Every arrow that the table does not allow, and every crate that it does not name.
-pub(crate) fn check(workspace: &Workspace) -> Vec<String> {
-    let mut broken = Vec::new();
-    for member in &workspace.crates {
-        if FREE.contains(&member.name.as_str()) {
-            continue;
-        }
+pub(crate) fn arrows(workspace: &Workspace) -> Vec<Failure> {
+    let members = &workspace.cargo.members;
+    let mut failures = Vec::new();
+    for member in members.iter().filter(|member| !FREE.contains(&member.name.as_str())) {
         let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == member.name) else {
-            broken.push(format!("{}: not in the table of layers (xtask/src/layers.rs)", member.name));
+            let what = format!("`{}` is not in the table of arrows", member.name);
+            failures.push(Failure::of(
+                manifest(member),
+                what,
+                "give it a row in xtask/src/layers.rs, and an ADR",
+            ));
             continue;
         };
         for arrow in member.arrows.iter().filter(|arrow| !allowed.contains(&arrow.as_str())) {
-            broken.push(format!("{} may not know {arrow}", member.name));
-        }
-        if member.folder.parent().is_some_and(|folder| folder.ends_with("pit")) {
-            for other in member.others.iter().filter(|other| NOT_IN_THE_PIT.contains(&other.as_str())) {
-                broken.push(format!("{} is of the Pit and may not know {other}", member.name));
-            }
-        }
-        if member.name == "hostile" && !member.others.is_empty() {
-            broken.push("hostile is std only".into());
+            failures.push(Failure::of(
+                manifest(member),
+                format!("`{}` may not know `{arrow}`", member.name),
+                "declare a trait here and let the conductor connect the two, or change the table with an ADR",
+            ));
         }
     }
     for (name, _) in ARROWS {
-        if !workspace.crates.iter().any(|member| member.name == *name) {
-            broken.push(format!("{name}: in the table of layers, but not in the workspace"));
+        if !members.iter().any(|member| member.name == *name) {
+            let what = format!("`{name}` is in the table of arrows, but not in the workspace");
+            failures.push(Failure::of(TABLE, what, "remove its row"));
         }
     }
-    broken
+    failures
+}
+
+/// Every crate of others where it may not be.
+pub(crate) fn outside(workspace: &Workspace) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for member in &workspace.cargo.members {
+        let diets = DIETS.iter().filter(|(place, _)| {
+            if place.ends_with('/') { member.folder.starts_with(place) } else { member.folder == *place }
+        });
+        for (_, diet) in diets {
+            for other in member.outside.iter().filter(|other| !diet.allows(other)) {
+                failures.push(Failure::of(
+                    manifest(member),
+                    format!("`{}` may not know `{other}`", member.name),
+                    "do without it here, or change the table of xtask/src/layers.rs with an ADR",
+                ));
+            }
+        }
+    }
+    failures
+}
+
+impl Diet {
+    fn allows(&self, other: &str) -> bool {
+        match self {
+            Self::Only(names) => names.contains(&other),
+            Self::Not(names) => !names
+                .iter()
+                .any(|name| *name == other || (name.ends_with(['-', '_']) && other.starts_with(name))),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workspace::Crate;
 
-    fn member(name: &str, folder: &str, arrows: &[&str], others: &[&str]) -> Crate {
-        let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
-        Crate { name: name.into(), folder: folder.into(), arrows: owned(arrows), others: owned(others) }
-    }
-
-    #[track_caller]
-    fn breaks(member: Crate, expected: &str) {
-        let broken = check(&Workspace { root: "/w".into(), crates: vec![member] });
-        assert!(broken.iter().any(|line| line == expected), "{broken:#?}");
+    #[test]
+    fn a_diet_names_crates_and_families() {
+        let not = Diet::Not(FORMS_AND_RUNTIMES);
+        assert!(!not.allows("serde") && !not.allows("serde_json") && !not.allows("tokio-util"));
+        assert!(not.allows("event-listener") && not.allows("bytesize"));
+        let only = Diet::Only(&["loom"]);
+        assert!(only.allows("loom") && !only.allows("parking_lot"));
     }
 
     #[test]
-    fn an_arrow_outside_the_table_is_reported() {
-        breaks(
-            member("extension-sdk", "/w/extension-sdk/extension-sdk", &["extension-host"], &[]),
-            "extension-sdk may not know extension-host",
-        );
-    }
-
-    #[test]
-    fn serde_in_the_pit_is_reported() {
-        breaks(
-            member("dag-tracker", "/w/pit/dag-tracker", &[], &["serde"]),
-            "dag-tracker is of the Pit and may not know serde",
-        );
-    }
-
-    #[test]
-    fn an_unknown_crate_is_reported() {
-        breaks(
-            member("novelty", "/w/novelty", &[], &[]),
-            "novelty: not in the table of layers (xtask/src/layers.rs)",
-        );
-    }
-
-    #[test]
-    fn a_missing_crate_is_reported() {
-        breaks(
-            member("xtask", "/w/xtask", &[], &[]),
-            "pit-core: in the table of layers, but not in the workspace",
-        );
-    }
-
-    #[test]
-    fn a_dependency_of_hostile_is_reported() {
-        breaks(member("hostile", "/w/extensions/hostile", &[], &["libc"]), "hostile is std only");
+    fn arrows_of_the_table_form_no_circle() {
+        // Each crate stands below those that it knows, which a circle cannot do.
+        for (place, (name, allowed)) in ARROWS.iter().enumerate() {
+            for arrow in *allowed {
+                let there = ARROWS.iter().position(|(other, _)| other == arrow);
+                let is_macros = *arrow == "extension-sdk-macros";
+                assert!(there.is_some_and(|there| there < place || is_macros), "{name} knows {arrow}");
+            }
+        }
     }
 }

@@ -1,78 +1,142 @@
-//! The workspace as cargo sees it: members, their folders, and the arrows between them.
+//! A tree as the rules see it: its text files, and what cargo says of it.
+//!
+//! Reading it and asking cargo are two steps, so that a copy can be judged with what cargo said of the original.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use serde::Deserialize;
 
-/// One crate of ours.
-pub(crate) struct Crate {
-    pub(crate) name: String,
-    /// Folder of its manifest.
-    pub(crate) folder: PathBuf,
-    /// Crates of ours that it depends on, dev-dependencies apart.
-    pub(crate) arrows: Vec<String>,
-    /// Crates of others that it depends on directly, dev-dependencies apart.
-    pub(crate) others: Vec<String>,
-}
+use crate::cargo::Cargo;
+use crate::source::{self, Source};
 
-/// All crates of ours.
-pub(crate) struct Workspace {
-    pub(crate) root: PathBuf,
-    pub(crate) crates: Vec<Crate>,
-}
+/// Folders that hold nothing of ours, wherever they lie.
+const SKIPPED: &[&str] = &[".git", "target", ".symphony", "node_modules", "__pycache__"];
 
-#[derive(Deserialize)]
-struct Metadata {
-    workspace_root: PathBuf,
-    packages: Vec<Package>,
-}
-
-#[derive(Deserialize)]
-struct Package {
-    name: String,
-    manifest_path: PathBuf,
-    dependencies: Vec<Dependency>,
-}
-
-#[derive(Deserialize)]
-struct Dependency {
-    name: String,
-    kind: Option<String>,
-    path: Option<PathBuf>,
+/// A tree. A clone shares the files' contents.
+#[derive(Clone, Debug)]
+pub struct Workspace {
+    /// Absolute.
+    pub root: PathBuf,
+    /// Members and what they depend on.
+    pub cargo: Cargo,
+    /// By path below the root. `None`: not a text.
+    files: BTreeMap<String, Option<Arc<str>>>,
+    sources: BTreeMap<String, Arc<Source>>,
 }
 
 impl Workspace {
-    /// Asks `cargo metadata`.
-    pub(crate) fn load() -> anyhow::Result<Self> {
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-        let output = Command::new(cargo)
-            .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
-            .output()
-            .context("cargo metadata could not be run")?;
-        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let metadata: Metadata =
-            serde_json::from_slice(&output.stdout).context("cargo metadata changed its form")?;
-        let crates = metadata
-            .packages
-            .into_iter()
-            .map(|package| {
-                let (ours, others): (Vec<_>, Vec<_>) = package
-                    .dependencies
-                    .into_iter()
-                    .filter(|dependency| dependency.kind.as_deref() != Some("dev"))
-                    .partition(|dependency| dependency.path.is_some());
-                let mut folder = package.manifest_path;
-                folder.pop();
-                Crate {
-                    name: package.name,
-                    folder,
-                    arrows: ours.into_iter().map(|dependency| dependency.name).collect(),
-                    others: others.into_iter().map(|dependency| dependency.name).collect(),
-                }
-            })
-            .collect();
-        Ok(Self { root: metadata.workspace_root, crates })
+    /// Reads the tree and asks cargo.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, or cargo does not understand the tree: the text is cargo's.
+    pub fn load(root: &Path) -> anyhow::Result<Self> {
+        Self::read(root, Cargo::ask(root)?)
     }
+
+    /// Reads the tree.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read.
+    pub fn read(root: &Path, cargo: Cargo) -> anyhow::Result<Self> {
+        let mut workspace =
+            Self { root: root.to_path_buf(), cargo, files: BTreeMap::new(), sources: BTreeMap::new() };
+        workspace.read_again(&walk(root)?)?;
+        Ok(workspace)
+    }
+
+    /// Reads some files of the tree once more, new ones included.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read.
+    pub fn read_again(&mut self, paths: &[String]) -> anyhow::Result<()> {
+        for path in paths {
+            let bytes = fs::read(self.root.join(path)).with_context(|| path.clone())?;
+            let text = String::from_utf8(bytes).ok();
+            if let Some(text) = text.as_ref().filter(|_| is_a(path, "rs")) {
+                self.sources.insert(path.clone(), Arc::new(Source::new(text)));
+            }
+            self.files.insert(path.clone(), text.map(Arc::from));
+        }
+        source::mark_test_files(&mut self.sources);
+        Ok(())
+    }
+
+    /// Every file's path below the root, in order.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
+    /// Every document.
+    pub fn documents(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.texts("md")
+    }
+
+    pub(crate) fn all_texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.files.iter().filter_map(|(path, text)| Some((path.as_str(), text.as_deref()?)))
+    }
+
+    pub(crate) fn texts(&self, extension: &str) -> impl Iterator<Item = (&str, &str)> {
+        self.all_texts().filter(move |(path, _)| is_a(path, extension))
+    }
+
+    pub(crate) fn text(&self, path: &str) -> Option<&str> {
+        self.files.get(path)?.as_deref()
+    }
+
+    pub(crate) fn sources(&self) -> impl Iterator<Item = (&str, &Source)> {
+        self.sources.iter().map(|(path, source)| (path.as_str(), &**source))
+    }
+
+    pub(crate) fn source(&self, path: &str) -> Option<&Source> {
+        self.sources.get(path).map(|source| &**source)
+    }
+
+    /// Whether `path` is a file or a folder of the tree.
+    pub(crate) fn exists(&self, path: &str) -> bool {
+        let path = path.trim_end_matches('/');
+        self.files.contains_key(path) || self.is_folder(path)
+    }
+
+    pub(crate) fn is_folder(&self, path: &str) -> bool {
+        let below = format!("{path}/");
+        path.is_empty()
+            || self.files.range(below.clone()..).next().is_some_and(|(p, _)| p.starts_with(&below))
+    }
+}
+
+fn is_a(path: &str, extension: &str) -> bool {
+    path.strip_suffix(extension).is_some_and(|path| path.ends_with('.'))
+}
+
+/// Paths of all files below `root`, with `/` between.
+///
+/// # Errors
+///
+/// A folder cannot be read.
+pub fn walk(root: &Path) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        let at = root.join(&folder);
+        for entry in fs::read_dir(&at).with_context(|| at.display().to_string())? {
+            let entry = entry?;
+            let path = folder.join(entry.file_name());
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                if !SKIPPED.iter().any(|skipped| entry.file_name() == *skipped) {
+                    folders.push(path);
+                }
+            } else if kind.is_file() {
+                found.push(path.to_string_lossy().into_owned());
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
 }

@@ -65,13 +65,16 @@ impl Admission {
             let name = lease.to_string();
             pit.pools.find(&name).ok_or(AdmissionError::UnknownModel(name))
         };
-        let models = step.leases.iter().map(model).collect::<Result<_, _>>()?;
+        let mut models = step.leases.iter().map(model).collect::<Result<Vec<_>, _>>()?;
+        // INVARIANT: every step leases in one order, so that no two wait for what the other one holds.
+        models.sort_unstable();
         let (arbiter, pools, holder) = (pit.arbiter.clone(), pit.pools.clone(), holder.clone());
         Ok(Self { arbiter, pools, holder, claim, models })
     }
 
-    /// Waits for everything: first what many share (cores), then the scarce models. Whoever holds a model
-    /// holds its cores already, so that two steps never wait for each other.
+    /// Waits for everything: first what many share (cores), then the scarce models, in the one order that all
+    /// steps keep. Whoever holds a model holds its cores already and waits only for models that come later, so that
+    /// two steps never wait for each other. (A step names a model once: the check of a melody sees to it.)
     ///
     /// # Errors
     ///

@@ -3,11 +3,12 @@
 //! ```text
 //! host --register--> StaleExpiry --> StaleManager <--sweep-- one task, asleep until the next deadline
 //!                                        |
-//!                                        +--evict--> the host's own closure
+//!                                        +--evict--> the host's own closure, by its number
 //! ```
 //!
 //! This file must not know what expires.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +16,15 @@ use std::time::Duration;
 use extension_host::{Expired, Expiry, ExpiryHandle};
 use parking_lot::Mutex;
 use pit_core::clock::{Clock as _, SystemClock};
-use stale_manager::{Budget, Evict, Eviction, Handle, StaleManager};
+use stale_manager::{Budget, Evict, Eviction, OwnerId, RegisterError, StaleManager, ThingId};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 /// Expiry by a stale manager. Dropping it ends the sweeps.
 pub struct StaleExpiry {
     stale: StaleManager,
+    watched: Arc<Watched>,
+    owner: Result<OwnerId, RegisterError>,
     clock: SystemClock,
     registered: Arc<Notify>,
     sweeper: AbortHandle,
@@ -44,7 +47,9 @@ impl StaleExpiry {
         let clock = SystemClock::new();
         let registered = Arc::new(Notify::new());
         let sweeps = sweep(stale.clone(), clock, registered.clone());
-        Self { stale, clock, registered, sweeper: tokio::spawn(sweeps).abort_handle() }
+        let watched = Arc::new(Watched::default());
+        let owner = stale.add_owner(&watched);
+        Self { stale, watched, owner, clock, registered, sweeper: tokio::spawn(sweeps).abort_handle() }
     }
 }
 
@@ -71,46 +76,92 @@ async fn sweep(stale: StaleManager, clock: SystemClock, registered: Arc<Notify>)
     }
 }
 
-/// Owner of one registration.
-struct Watched(Mutex<Option<Expired>>);
+/// What to call when something expires, by the number that it is registered under: the one owner of it all.
+#[derive(Default)]
+struct Watched(Mutex<Calls>);
+
+#[derive(Default)]
+struct Calls {
+    numbers: u64,
+    by_number: HashMap<u64, Expired>,
+}
+
+impl Watched {
+    fn add(&self, expired: Expired) -> u64 {
+        let mut calls = self.0.lock();
+        calls.numbers += 1;
+        let number = calls.numbers;
+        calls.by_number.insert(number, expired);
+        number
+    }
+
+    /// Taken out before it is called or dropped: what it does may come back here.
+    fn take(&self, number: u64) -> Option<Expired> {
+        self.0.lock().by_number.remove(&number)
+    }
+}
 
 impl Evict for Watched {
-    fn evict(&self, _key: u64) -> Eviction {
-        // Taken out before it is called: what it does may come back here.
-        let expired = self.0.lock().take();
-        if let Some(expired) = expired {
+    fn evict(&self, number: u64) -> Eviction {
+        if let Some(expired) = self.take(number) {
             expired();
         }
         Eviction::Evicted
     }
 }
 
-/// A registration with the host's interface; without one nothing expires.
-struct Registration(Option<Handle>);
+/// A registration with the host's interface.
+struct Registration {
+    stale: StaleManager,
+    watched: Arc<Watched>,
+    thing: ThingId,
+    number: u64,
+}
 
 impl fmt::Debug for Registration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Registration").field(&self.0.is_some()).finish()
+        f.debug_tuple("Registration").field(&self.thing).finish()
     }
 }
 
 impl ExpiryHandle for Registration {
     fn touch(&self) {
-        if let Some(handle) = &self.0 {
-            handle.touch();
-        }
+        self.stale.touch(self.thing);
     }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.stale.cancel(self.thing);
+        drop(self.watched.take(self.number));
+    }
+}
+
+/// What stands for a registration that could not be made: nothing expires.
+#[derive(Debug)]
+struct Unwatched;
+
+impl ExpiryHandle for Unwatched {
+    fn touch(&self) {}
 }
 
 impl Expiry for StaleExpiry {
     fn register(&self, name: &str, ttl: Duration, expired: Expired) -> Box<dyn ExpiryHandle> {
-        let owner = Arc::new(Watched(Mutex::new(Some(expired))));
-        let handle = self.stale.register(owner, 0, ttl, self.clock.now());
+        let number = self.watched.add(expired);
+        let registered =
+            self.owner.and_then(|owner| self.stale.register(owner, number, ttl, self.clock.now()));
         self.registered.notify_one();
-        let handle = handle
-            .inspect_err(|error| tracing::warn!(name, %error, "it is not watched, and stays until the end"))
-            .ok();
-        Box::new(Registration(handle))
+        match registered {
+            Ok(thing) => {
+                let (stale, watched) = (self.stale.clone(), self.watched.clone());
+                Box::new(Registration { stale, watched, thing, number })
+            }
+            Err(error) => {
+                tracing::warn!(name, %error, "it is not watched, and stays until the end");
+                drop(self.watched.take(number));
+                Box::new(Unwatched)
+            }
+        }
     }
 }
 

@@ -14,11 +14,13 @@ use indicatif::ProgressBar;
 use ipc_protocol::limits::DESCRIPTION_BYTES_MAX;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use super::compiler::CompilerWords;
 use super::describe::DescribeError;
 use super::messages::{LINE_BYTES_MAX, Message};
 use super::{BuildError, Target};
 use crate::config::Settings;
 use crate::progress::Screen;
+use crate::terminal::is_without_colours;
 
 /// LIMIT: time that a program may take to describe itself.
 const DESCRIBE_TIME_MAX: Duration = Duration::from_secs(10);
@@ -58,12 +60,22 @@ impl Build<'_> {
                 }
             }
         });
-        let words = pieces(stderr, |piece| display.said(piece));
+        let mut said = CompilerWords::default();
+        let words = pieces(stderr, |piece| {
+            let text = String::from_utf8_lossy(piece);
+            said.take(&without_escapes(&text));
+            display.said(&text);
+        });
         let (messages, words, end) = tokio::join!(messages, words, cargo.wait());
         drop(display);
         messages.and(words).map_err(BuildError::Run)?;
         if !end.is_success() {
-            return Err(BuildError::Failed { packages, status: end });
+            let (mistake, package) = said.verdict();
+            let named = targets.iter().find(|target| Some(target.package) == package.as_deref());
+            // What is built for one extension alone is that extension's matter, its dependencies included.
+            let only = targets.first().filter(|_| targets.len() == 1);
+            let extension = named.or(only).map(|target| target.extension.to_owned());
+            return Err(BuildError::Failed { packages, extension, status: end, mistake });
         }
         let found = targets.iter().zip(programs).map(|(target, program)| {
             program.ok_or_else(|| BuildError::NoBinary {
@@ -84,8 +96,9 @@ impl Build<'_> {
         program.environment = self.environment.to_vec();
         if screen.is_terminal() {
             // What cargo would show to a terminal, although it writes to a pipe.
+            let colour = if is_without_colours() { "never" } else { "always" };
             for (name, value) in [
-                ("CARGO_TERM_COLOR", "always"),
+                ("CARGO_TERM_COLOR", colour),
                 ("CARGO_TERM_PROGRESS_WHEN", "always"),
                 ("CARGO_TERM_PROGRESS_WIDTH", PROGRESS_COLUMNS),
             ] {
@@ -127,13 +140,12 @@ impl<'a> Display<'a> {
     }
 
     /// A line, or a state of the progress line, that cargo wrote to stderr.
-    fn said(&self, piece: &[u8]) {
-        let text = String::from_utf8_lossy(piece);
-        match (&self.bar, progress_of(&text)) {
+    fn said(&self, text: &str) {
+        match (&self.bar, progress_of(text)) {
             (Some(bar), Some(progress)) => bar.set_message(progress),
             (None, Some(_)) => {}
             // On a terminal these say the same as the spinner.
-            (Some(_), None) if is_step(&text) => {}
+            (Some(_), None) if is_step(text) => {}
             (_, None) if text.trim().is_empty() && self.bar.is_some() => {}
             // As it is: the compiler colours what it says to a terminal. It runs with the user's rights anyway.
             (_, None) => {
@@ -216,16 +228,7 @@ async fn pieces(pipe: Option<impl AsyncRead + Unpin>, mut take: impl FnMut(&[u8]
 /// refused to whatever the launcher starts), within bounds.
 pub(super) async fn run_describe(manifest: &Manifest, program: &Path) -> Result<Vec<u8>, DescribeError> {
     let extension = || manifest.name.clone();
-    // What an instance may see: the variables that it is permitted, and those that its manifest sets.
-    let permitted = manifest.permissions.environment.iter();
-    let permitted = permitted.filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
-    let set = manifest.run.environment.iter().map(|(name, value)| (name.into(), value.into()));
-    let process = Program {
-        environment: permitted.chain(set).collect(),
-        nice: manifest.run.nice,
-        open_files_max: manifest.limits.open_files_max,
-        ..Program::new(program).with_arguments(["--describe"])
-    };
+    let process = Program::of_manifest(manifest, program).with_arguments(["--describe"]);
     let limits = OutputLimits { stdout_bytes_max: DESCRIPTION_BYTES_MAX, time_max: DESCRIBE_TIME_MAX };
     let running = supervised::spawn(&LauncherProgram::CurrentExe, process)
         .map_err(|error| DescribeError::Io { extension: extension(), source: io::Error::other(error) })?;

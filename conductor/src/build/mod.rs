@@ -23,11 +23,13 @@ use crate::exit::chain;
 use crate::progress::Screen;
 
 mod cargo;
+mod compiler;
 pub mod describe;
 pub mod environment;
 pub mod freshness;
 pub mod messages;
 
+pub use compiler::CompilerMistake;
 use describe::DescribeError;
 use freshness::BuildRecord;
 
@@ -79,8 +81,13 @@ pub enum BuildError {
     Failed {
         /// The packages.
         packages: String,
+        /// The extension whose package it was, where that is known.
+        extension: Option<String>,
         /// How cargo ended.
         status: ProcessEnd,
+        /// The first mistake that the compiler named.
+        #[source]
+        mistake: Option<CompilerMistake>,
     },
     /// The build succeeded without making the program.
     #[error("the package `{package}` has no binary for the extension `{extension}`")]
@@ -106,6 +113,19 @@ impl BuildError {
     #[must_use]
     pub const fn is_environment(&self) -> bool {
         matches!(self, Self::NoProgram { .. } | Self::NoCargo | Self::Run(_))
+    }
+
+    /// The extension whose author is at fault, if one is.
+    #[must_use]
+    pub fn extension(&self) -> Option<&str> {
+        match self {
+            Self::NoProgram { extension, .. }
+            | Self::NoPackage { extension, .. }
+            | Self::NoBinary { extension, .. }
+            | Self::Describe { extension, .. } => Some(extension),
+            Self::Failed { extension, .. } => extension.as_deref(),
+            Self::NoCargo | Self::Run(_) => None,
+        }
     }
 
     /// What to do about it.

@@ -2,32 +2,29 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  0    everything asked for was done
-  1    the run, the call or the check failed
-  2    wrong command line, input, melody, manifest or configuration
-  3    something needed is missing or unusable: a binary, cargo, the data folder
-  129  cancelled by SIGHUP      130  cancelled by Ctrl-C      143  cancelled by SIGTERM
-
-Settings (defaults < conductor.toml < environment < flags):
-  data-dir             SYMPHONY_DATA_DIR             where artifacts are kept
-  extension-dirs       SYMPHONY_EXTENSION_DIRS       folders of extensions
-  log                  SYMPHONY_LOG                  error, warn, info, debug, trace, or a filter
-  step-timeout         SYMPHONY_STEP_TIMEOUT         time of a step that names none (30s)
-  stop-timeout         SYMPHONY_STOP_TIMEOUT         time that extensions have for ending (5s)
-  items-in-flight-max  SYMPHONY_ITEMS_IN_FLIGHT_MAX  items of a fan-out at the same time (64)
-  cores                SYMPHONY_CORES                what claims on cpu share (all cores)
-  build-profile        SYMPHONY_BUILD_PROFILE        cargo profile of extensions (release)";
+use super::topics;
 
 /// Runs melodies: graphs of steps, each a call of an extension in a process of its own.
+///
+/// A melody is a TOML file that says which methods of which extensions are called with what, and how results
+/// flow between them. The conductor builds the extensions that a melody needs, starts each in a process of its
+/// own when it is first called, runs the steps as they become ready, and keeps what they give as artifacts.
+///
+/// Results go to stdout, progress, logs and errors to stderr.
 #[derive(Debug, Parser)]
-#[command(name = "conductor", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+#[command(
+    name = "conductor",
+    version,
+    after_help = "See `conductor --help` for examples, exit codes, settings, environment and files.",
+    after_long_help = topics::text(),
+    arg_required_else_help = true,
+    max_term_width = 110
+)]
 pub struct Arguments {
     /// What holds for every command.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Options of every command")]
     pub global: Global,
     /// The command.
     #[command(subcommand)]
@@ -41,10 +38,12 @@ pub struct Global {
     #[arg(long = "data", value_name = "DIR", global = true)]
     pub data: Option<PathBuf>,
     /// Folder whose subfolders are extensions; may be given several times, the first wins. The folders
-    /// `extensions` beside the melody and the current folder, and upward from there, follow.
+    /// `extensions` beside the melody and the current folder, and upward from there, follow; last the extension
+    /// of the current folder and those in its folders.
     #[arg(long = "extensions", value_name = "DIR", global = true)]
     pub extensions: Vec<PathBuf>,
-    /// Configuration file [default: the nearest conductor.toml from here upward].
+    /// The project's configuration file [default: $SYMPHONY_CONFIG, else the nearest conductor.toml from here
+    /// upward].
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as
@@ -66,6 +65,9 @@ pub enum Command {
     Run(Run),
     /// Call one method of an extension and print its answer as JSON.
     ///
+    /// The arguments are checked against the method's description before anything is started;
+    /// `conductor extensions show EXTENSION` tells what a method takes.
+    ///
     /// Example: conductor call echo.echo '{"text": "hello"}'
     Call(Call),
     /// Look into melodies without running them.
@@ -77,6 +79,32 @@ pub enum Command {
     /// See, fetch and verify what runs have stored.
     #[command(subcommand)]
     Artifacts(Artifacts),
+    /// Begin something new from a template.
+    #[command(subcommand)]
+    New(New),
+    /// See the settings in force.
+    #[command(subcommand)]
+    Config(Config),
+    /// Look at this machine: what works, what is missing, and what follows from it.
+    ///
+    /// Each thing is tried where trying costs nothing. Exit code 3 if something is missing without which no
+    /// melody can be run.
+    Doctor,
+    /// Print a script that completes commands in a shell.
+    ///
+    /// Example for bash: conductor completions bash > ~/.local/share/bash-completion/completions/conductor
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages.
+    ///
+    /// Without a folder the page of `conductor` itself goes to stdout: conductor man | man -l -
+    Man {
+        /// The folder for the pages of all commands; made if it is not there.
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
+    },
 }
 
 /// `run`
@@ -114,6 +142,37 @@ pub enum Melody {
         /// The melody's file.
         file: PathBuf,
     },
+    /// Draw what waits for what. No extension needs to be built for it.
+    ///
+    /// With --json the graph is a document: steps, and edges between their places.
+    Graph {
+        /// The melody's file.
+        file: PathBuf,
+        /// How it is drawn: lines of text, a Mermaid flowchart, or an SVG file for browsers.
+        #[arg(short, long, value_enum, default_value_t = GraphFormat::Text)]
+        format: GraphFormat,
+        /// The file to write to instead of stdout; must not exist.
+        #[arg(short, long, value_name = "FILE", conflicts_with = "json")]
+        output: Option<PathBuf>,
+    },
+}
+
+/// How a graph is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GraphFormat {
+    /// One step a line, with rails to those that wait for it.
+    Text,
+    /// A flowchart for Markdown.
+    Mermaid,
+    /// A picture.
+    Svg,
+}
+
+/// `config`
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Show every setting with its value and where that came from.
+    Show,
 }
 
 /// `extensions`
@@ -156,6 +215,41 @@ pub enum Artifacts {
         /// Its name or its digest [default: everything stored].
         artifact: Option<String>,
     },
+}
+
+/// `new`
+#[derive(Debug, Subcommand)]
+pub enum New {
+    /// Write a new extension: a folder that builds, runs and tests at once.
+    ///
+    /// Example: conductor new extension hello && cd hello && conductor call hello.greet '{"name": "you"}'
+    Extension(NewExtension),
+}
+
+/// `new extension`
+#[derive(Args, Debug)]
+pub struct NewExtension {
+    /// Its name: a-z, 0-9 and hyphens.
+    pub name: String,
+    /// The language: `rust` with the SDK, `python` with the standard library only.
+    #[arg(long, value_enum, default_value_t = Language::Rust)]
+    pub language: Language,
+    /// The folder to be made [default: extensions/NAME where there is a folder extensions, else NAME].
+    #[arg(long, value_name = "DIR")]
+    pub path: Option<PathBuf>,
+    /// The SDK's folder, or that of its repository [default: $SYMPHONY_SDK, else the repository that this
+    /// conductor was built from].
+    #[arg(long, value_name = "DIR")]
+    pub sdk: Option<PathBuf>,
+}
+
+/// Languages of new extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Language {
+    /// Rust.
+    Rust,
+    /// Python.
+    Python,
 }
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
 //! `artifacts list | get | verify`: what runs have stored.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
 use artifact_store::{Digest, GetError, Named, Store};
 use serde::Serialize;
 
+use super::prepare::data_folder_failure;
 use super::table::{Table, write_json};
-use super::{Surroundings, stdout_failed};
+use super::{Surroundings, stdout_failed, write_new};
 use crate::exit::{Exit, Failure, chain};
 use crate::pit;
 use crate::printable;
@@ -27,7 +27,7 @@ struct Row {
 }
 
 fn open(surroundings: &Surroundings) -> Result<Store, Failure> {
-    pit::open_store(&surroundings.settings.data_dir).map_err(Failure::environment)
+    pit::open_store(&surroundings.settings.data_dir).map_err(data_folder_failure)
 }
 
 /// Names by digest. A record that cannot be read is reported by `report` and left out.
@@ -97,7 +97,7 @@ fn find(store: &Store, artifact: &str) -> Result<Digest, Failure> {
     match store.resolve(artifact).map_err(Failure::failed)? {
         Some(named) => Ok(named.digest),
         None => Err(Failure::failed(anyhow::anyhow!("there is no artifact named `{artifact}`"))
-            .with_help("see `conductor artifacts list`; names are RUN/NAME")),
+            .with_help("see `conductor artifacts list`; names are RUN/NAME, and digests are given whole")),
     }
 }
 
@@ -114,19 +114,7 @@ pub(super) fn get(
             let mut out = io::stdout().lock();
             out.write_all(found.as_bytes()).and_then(|()| out.flush()).map_err(stdout_failed)?;
         }
-        Some(path) => {
-            // Whole or not at all: a file that could not be written to its end is removed again.
-            let write = || {
-                let mut file = File::create_new(path)?;
-                file.write_all(found.as_bytes()).inspect_err(|_| {
-                    let _ = std::fs::remove_file(path);
-                })
-            };
-            write().map_err(|error| {
-                let context = format!("cannot write {}", path.display());
-                Failure::failed(anyhow::Error::from(error).context(context))
-            })?;
-        }
+        Some(path) => write_new(path, found.as_bytes())?,
     }
     Ok(Exit::Success)
 }

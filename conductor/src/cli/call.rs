@@ -1,12 +1,13 @@
 //! `call`: one method of one extension, once.
 
 use std::io::{self, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use extension_host::diagnostic::closest;
 use ipc_protocol::Codec;
 use ipc_transport::payload::DecodeError;
-use ipc_transport::{Answer, CallError, CallResult, Encoded, Payload, Request};
+use ipc_transport::{Answer, CallError, CallResult, Encoded, Payload, ProgressSink, Request};
 use serde_json::Value;
 use stale_manager::StaleManager;
 
@@ -18,7 +19,9 @@ use crate::engine::{StepError, Where, report};
 use crate::exit::{Exit, Failure};
 use crate::hosting::Hosting;
 use crate::melody::StepOutput;
+use crate::melody::arguments::check_given;
 use crate::melody::json::write_json;
+use crate::progress::CallListener;
 use crate::signals::Cancellation;
 
 /// Methods listed where one is unknown; more than these are left out.
@@ -60,6 +63,12 @@ pub(super) async fn call(
         let names: Vec<&str> = methods().map(|method| method.name.as_str()).collect();
         return Err(Failure::usage(error).with_help(choice(method, names)));
     }
+    // Before anything is started; what does not describe itself judges its arguments itself.
+    let wrong = method_described.map(|described| check_given(method, &described.arguments_schema, &value));
+    if let Some(wrong) = wrong.filter(|wrong| !wrong.is_empty()) {
+        return Err(Failure::usage(anyhow::Error::msg(wrong.join("\n")))
+            .with_help(format!("see what it takes: conductor extensions show {extension}")));
+    }
     let is_idempotent = method_described.is_some_and(|method| method.idempotent || method.pure);
     let hosting =
         Hosting::begin(settings, &manifests, &built, &StaleManager::new()).map_err(Failure::environment)?;
@@ -67,12 +76,18 @@ pub(super) async fn call(
     let of_manifest = manifests.iter().find(|manifest| manifest.name == extension);
     let of_manifest = of_manifest.and_then(|manifest| manifest.limits.call_time_max);
     let timeout = timeout.or(of_manifest).unwrap_or(settings.step_timeout);
-    let reply = caller.call(Request::new(method, Payload::Encoded(payload), timeout));
+    let listener = Arc::new(CallListener::by_hand(&surroundings.screen, &arguments.method));
+    let hear = Arc::clone(&listener);
+    let request = Request::new(method, Payload::Encoded(payload), timeout).with_progress(ProgressSink::new(
+        move |progress| hear.hear(progress.done, progress.total, &progress.message),
+    ));
+    let reply = caller.call(request);
     let result = tokio::select! {
         biased;
         exit = cancellation.wait() => Err(exit),
         result = reply => Ok(result),
     };
+    listener.end();
     hosting.end().await;
     let result = result.map_err(|exit| {
         surroundings.screen.line("cancelled");

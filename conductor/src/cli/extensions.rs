@@ -187,7 +187,8 @@ pub(super) fn check(surroundings: &Surroundings, path: Option<&Path>) -> Result<
             show_findings(&found);
         }
         if exit == Exit::Success {
-            writeln!(io::stdout().lock(), "{count} extensions, no mistakes").map_err(stdout_failed)?;
+            let extensions = printable::counted(count as u64, "extension");
+            writeln!(io::stdout().lock(), "{extensions}, no mistakes").map_err(stdout_failed)?;
         }
     }
     Ok(exit)

@@ -1,16 +1,20 @@
-//! `melody check`: every mistake that can be found without running anything.
+//! `melody check`, every mistake that can be found without running anything, and `melody graph`.
 
 use std::io::{self, Write as _};
 use std::path::Path;
 
 use serde_json::json;
 
+use super::args::GraphFormat;
 use super::table::{findings, write_json};
-use super::{Surroundings, prepare, stdout_failed, wrong_file};
+use super::{Surroundings, prepare, stdout_failed, write_new, wrong_file};
 use crate::build::{Builder, Built};
 use crate::described::Described;
+use crate::drawing;
 use crate::exit::{Exit, Failure};
 use crate::melody::Draft;
+use crate::printable;
+use crate::terminal;
 
 pub(super) fn check(surroundings: &Surroundings, file: &Path) -> Result<Exit, Failure> {
     let draft = Draft::load(file).map_err(|wrong| wrong_file(&wrong))?;
@@ -50,7 +54,8 @@ pub(super) fn check(surroundings: &Surroundings, file: &Path) -> Result<Exit, Fa
                 write_json(&document).map_err(stdout_failed)?;
             } else {
                 let mut out = io::stdout().lock();
-                writeln!(out, "{}: {} steps, no mistakes", file.display(), plan.steps.len())
+                let steps = printable::counted(plan.steps.len() as u64, "step");
+                writeln!(out, "{}: {steps}, no mistakes", printable::line(&file.to_string_lossy()))
                     .map_err(stdout_failed)?;
             }
             Ok(Exit::Success)
@@ -61,4 +66,40 @@ pub(super) fn check(surroundings: &Surroundings, file: &Path) -> Result<Exit, Fa
         }
         Err(wrong) => Err(wrong_file(&wrong)),
     }
+}
+
+pub(super) fn graph(
+    surroundings: &Surroundings,
+    file: &Path,
+    format: GraphFormat,
+    output: Option<&Path>,
+) -> Result<Exit, Failure> {
+    let draft = Draft::load(file).map_err(|wrong| wrong_file(&wrong))?;
+    let graph = match draft.graph() {
+        Ok(graph) => graph,
+        Err(wrong) if surroundings.json => {
+            write_json(&json!({ "mistakes": findings(&wrong) })).map_err(stdout_failed)?;
+            return Ok(Exit::Usage);
+        }
+        Err(wrong) => return Err(wrong_file(&wrong)),
+    };
+    if surroundings.json {
+        write_json(&graph).map_err(stdout_failed)?;
+        return Ok(Exit::Success);
+    }
+    let drawn = match format {
+        GraphFormat::Text => {
+            drawing::text(&graph, terminal::columns(io::stdout()).filter(|_| output.is_none()))
+        }
+        GraphFormat::Mermaid => drawing::mermaid(&graph),
+        GraphFormat::Svg => drawing::svg(&graph),
+    };
+    match output {
+        Some(path) => write_new(path, drawn.as_bytes())?,
+        None => {
+            let mut out = io::stdout().lock();
+            out.write_all(drawn.as_bytes()).and_then(|()| out.flush()).map_err(stdout_failed)?;
+        }
+    }
+    Ok(Exit::Success)
 }

@@ -10,22 +10,27 @@ use std::path::{Path, PathBuf};
 use clap::Parser as _;
 use extension_host::Diagnostics;
 
-use crate::config::{self, Layer, Settings};
+use crate::config::Settings;
 use crate::document::ErrorReport;
 use crate::exit::{Exit, Failure, chain};
 use crate::logs;
 use crate::printable;
 use crate::progress::Screen;
-use crate::signals::Cancellation;
+use crate::signals::{Cancellation, survive_file_size_limit};
 
 pub mod args;
 mod artifacts;
 mod call;
+mod config;
+mod doctor;
 mod extensions;
+mod manual;
 mod melody;
+mod new;
 mod prepare;
 mod run;
 mod table;
+mod topics;
 
 use args::{Arguments, Command, Global};
 
@@ -52,7 +57,9 @@ pub fn main() -> Exit {
                 return Exit::Success;
             }
             if std::env::args_os().any(|argument| argument == "--json") {
-                let message = error.to_string().lines().next().unwrap_or_default().to_owned();
+                let text = error.to_string();
+                let message = text.lines().next().unwrap_or_default();
+                let message = message.strip_prefix("error: ").unwrap_or(message).to_owned();
                 document_of(&Failure::usage(anyhow::Error::msg(message)));
             }
             return Exit::Usage;
@@ -80,6 +87,7 @@ fn document_of(failure: &Failure) {
 /// A failure of the command itself, as documents say it.
 fn error_of(failure: &Failure) -> ErrorReport {
     let (origin, retry) = match failure.exit {
+        _ if failure.extension.is_some() => ("extension", "never"),
         Exit::HungUp | Exit::Interrupted | Exit::Terminated => ("caller", "now"),
         Exit::Usage => ("caller", "never"),
         Exit::Success | Exit::Failed | Exit::Environment => ("conductor", "never"),
@@ -92,7 +100,8 @@ fn error_of(failure: &Failure) -> ErrorReport {
         message,
         step: None,
         item: None,
-        extension: None,
+        item_value: None,
+        extension: failure.extension.clone(),
         origin: origin.to_owned(),
         retry: retry.to_owned(),
         help: failure
@@ -103,6 +112,13 @@ fn error_of(failure: &Failure) -> ErrorReport {
 }
 
 fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
+    survive_file_size_limit().map_err(Failure::environment)?;
+    // These describe the program, and must not need a configuration that is right.
+    match &arguments.command {
+        Command::Completions { shell } => return manual::completions(*shell),
+        Command::Man { folder } => return manual::man(folder.as_deref()),
+        _ => {}
+    }
     let surroundings = Surroundings::new(&arguments.global)?;
     logs::install(&surroundings.settings.log, surroundings.screen.clone());
     match arguments.command {
@@ -112,7 +128,12 @@ fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Call(arguments) => {
             asynchronous(|cancellation| call::call(&surroundings, arguments, cancellation))
         }
-        Command::Melody(args::Melody::Check { file }) => melody::check(&surroundings, &file),
+        Command::Melody(command) => match command {
+            args::Melody::Check { file } => melody::check(&surroundings, &file),
+            args::Melody::Graph { file, format, output } => {
+                melody::graph(&surroundings, &file, format, output.as_deref())
+            }
+        },
         Command::Extensions(command) => match command {
             args::Extensions::List => extensions::list(&surroundings),
             args::Extensions::Show { name } => extensions::show(&surroundings, &name),
@@ -121,6 +142,7 @@ fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
                 asynchronous(|cancellation| extensions::build(&surroundings, names, cancellation))
             }
         },
+        Command::New(args::New::Extension(arguments)) => new::extension(&surroundings, &arguments),
         Command::Artifacts(command) => match command {
             args::Artifacts::List => artifacts::list(&surroundings),
             args::Artifacts::Get { artifact, output } => {
@@ -128,6 +150,10 @@ fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
             }
             args::Artifacts::Verify { artifact } => artifacts::verify(&surroundings, artifact.as_deref()),
         },
+        Command::Config(args::Config::Show) => config::show(&arguments.global, &surroundings.current),
+        Command::Doctor => asynchronous(|cancellation| doctor::doctor(&surroundings, cancellation)),
+        // Done above.
+        Command::Completions { .. } | Command::Man { .. } => Ok(Exit::Success),
     }
 }
 
@@ -149,43 +175,9 @@ impl Surroundings {
         let current = env::current_dir().map_err(|error| {
             Failure::environment(anyhow::Error::from(error).context("the current folder is not to be had"))
         })?;
-        let get = |name: &str| env::var_os(name);
-        let flags = Layer {
-            data_dir: global.data.clone(),
-            extension_dirs: global.extensions.clone(),
-            log: global.log.clone(),
-            ..Layer::default()
-        };
-        if let Some(filter) = &flags.log
-            && filter.parse::<tracing_subscriber::EnvFilter>().is_err()
-        {
-            return Err(Failure::usage(anyhow::anyhow!("--log {filter:?} is no level and no filter"))
-                .with_help("levels are error, warn, info, debug and trace"));
-        }
-        let environment = Layer::from_environment(get).map_err(Failure::usage)?;
-        let named = global.config.clone().or_else(|| get("SYMPHONY_CONFIG").map(PathBuf::from));
-        let file = match named.or_else(|| config::find_file(&current)) {
-            Some(file) => read_configuration(&current.join(file))?,
-            None => Layer::default(),
-        };
-        let mut settings = Settings::from_layers(&[flags, environment, file], get)
-            .map_err(|error| Failure::environment(error).with_help("name a folder with --data DIR"))?;
-        settings.data_dir = current.join(&settings.data_dir);
+        let settings = config::read(global, &current)?.configuration.settings;
         Ok(Self { settings, current, screen: Screen::stderr(), json: global.json })
     }
-}
-
-fn read_configuration(file: &Path) -> Result<Layer, Failure> {
-    let unreadable = |error: io::Error| {
-        let context = format!("the configuration {} cannot be read", file.display());
-        Failure::usage(anyhow::Error::from(error).context(context))
-    };
-    let bytes = std::fs::metadata(file).map_err(unreadable)?.len();
-    if bytes > config::FILE_BYTES_MAX {
-        return Err(unreadable(io::ErrorKind::FileTooLarge.into()));
-    }
-    let text = std::fs::read_to_string(file).map_err(unreadable)?;
-    Layer::from_file(file, &text).map_err(|found| wrong_file(&found))
 }
 
 /// Diagnostics as the end of a command: shown whole, each with its place, and exit code 2.
@@ -197,6 +189,21 @@ fn wrong_file(found: &Diagnostics) -> Failure {
 fn show_findings(found: &Diagnostics) {
     // A closed stderr is no reason to end differently.
     let _ = writeln!(io::stderr().lock(), "{}", printable::lines(&found.to_string()));
+}
+
+/// Writes a file that must not be there yet, whole or not at all.
+fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let write = || {
+        let mut file = std::fs::File::create_new(path)?;
+        file.write_all(bytes).inspect_err(|_| {
+            // What could not be written to its end is removed again; failing that changes nothing.
+            let _ = std::fs::remove_file(path);
+        })
+    };
+    write().map_err(|error| {
+        let context = format!("cannot write {}", path.display());
+        Failure::failed(anyhow::Error::from(error).context(context))
+    })
 }
 
 /// Stdout could not be written to. A reader that has gone (`| head`) needs no explanation.

@@ -8,6 +8,7 @@ use super::{Surroundings, wrong_file};
 use crate::build::{BuildError, Builder, Built, Effort};
 use crate::catalog::{Catalog, CatalogError};
 use crate::exit::Failure;
+use crate::pit::DataFolderError;
 use crate::signals::Cancellation;
 
 /// The extensions that can be found from the current folder and from `start`.
@@ -58,14 +59,21 @@ pub(super) async fn build(
 /// A broken manifest is shown with its places; the rest is an error like any other.
 pub(super) fn catalog_failure(error: CatalogError) -> Failure {
     match error {
-        CatalogError::Broken { diagnostics, .. } => wrong_file(&diagnostics),
+        CatalogError::Broken { diagnostics, name } => wrong_file(&diagnostics).of_extension(Some(&name)),
         error @ CatalogError::Unknown { .. } => Failure::usage(error),
-        error @ CatalogError::Folder { .. } => Failure::environment(error),
+        error @ CatalogError::Folder { .. } => {
+            Failure::environment(error).with_help("`conductor config show` tells who names this folder")
+        }
     }
 }
 
-pub(super) fn build_failure(error: BuildError) -> Failure {
+pub(super) fn data_folder_failure(error: DataFolderError) -> Failure {
     let help = error.help();
+    Failure::environment(error).with_help(help)
+}
+
+pub(super) fn build_failure(error: BuildError) -> Failure {
+    let (help, extension) = (error.help(), error.extension().map(str::to_owned));
     let failure = if error.is_environment() { Failure::environment(error) } else { Failure::failed(error) };
-    failure.with_help(help)
+    failure.with_help(help).of_extension(extension.as_deref())
 }

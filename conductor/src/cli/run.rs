@@ -67,7 +67,7 @@ async fn execute(
     let catalog = prepare::find(surroundings, arguments.melody.parent())?;
 
     // Before the build, which may take minutes: a data folder that cannot be used is found at once.
-    let artifacts = pit::open_store(&settings.data_dir).map_err(Failure::environment)?;
+    let artifacts = pit::open_store_to_write(&settings.data_dir).map_err(prepare::data_folder_failure)?;
     // A name that is unknown is a mistake of the melody: the check below says where.
     let names = draft.extensions().into_iter().map(str::to_owned);
     let known = names.filter(|name| catalog.entries().any(|entry| entry.name == *name));
@@ -140,7 +140,8 @@ fn inputs_of(draft: &Draft, given: &[OsString], current: &Path) -> Result<InputV
         let at = bytes.iter().position(|byte| *byte == b'=');
         let key = at.and_then(|at| std::str::from_utf8(&bytes[..at]).ok());
         let (Some(at), Some(key)) = (at, key) else {
-            return Err(Failure::usage(anyhow::anyhow!("the input {text:?} is not KEY=VALUE")));
+            return Err(Failure::usage(anyhow::anyhow!("the input {text:?} is not KEY=VALUE"))
+                .with_help("for example: -i path=."));
         };
         pairs.push((key.to_owned(), OsString::from_vec(bytes[at + 1..].to_vec())));
     }
@@ -158,14 +159,15 @@ fn write_summary(mut out: impl Write, document: &RunDocument, time: std::time::D
     };
     writeln!(out, "run {} {state} in {}", document.run, human_time(time))?;
     for step in document.steps.iter().filter(|step| step.items.is_some()) {
-        writeln!(out, "  {}: {} items, {} attempts", step.id, step.items.unwrap_or(0), step.attempts)?;
+        let items = printable::counted(step.items.unwrap_or(0), "item");
+        writeln!(out, "  {}: {items}, {}", step.id, printable::counted(step.attempts, "attempt"))?;
     }
     for extension in document.extensions.iter().filter(|extension| extension.restarts > 0) {
         writeln!(
             out,
-            "  {} was restarted {} times: {}",
+            "  {} was restarted {}: {}",
             extension.name,
-            extension.restarts,
+            printable::counted(extension.restarts, "time"),
             printable::line(&extension.causes.join("; "))
         )?;
     }

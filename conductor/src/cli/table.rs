@@ -35,15 +35,18 @@ impl Table {
     /// `out` cannot be written to.
     pub(super) fn write(&self, mut out: impl Write) -> io::Result<()> {
         let width = |column: usize, heading: &str| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+            let cells =
+                self.rows.iter().filter_map(|row| row.get(column)).map(|cell| printable::columns(cell));
             cells.chain([heading.len()]).max().unwrap_or(0)
         };
         let widths: Vec<usize> =
             self.headings.iter().enumerate().map(|(column, heading)| width(column, heading)).collect();
         let headings: Vec<String> = self.headings.iter().map(|heading| (*heading).to_owned()).collect();
         for row in std::iter::once(&headings).chain(&self.rows) {
+            // Padded by hand: formatting counts characters, and a terminal columns.
+            let pad = |cell: &str, width: usize| " ".repeat(width.saturating_sub(printable::columns(cell)));
             let cells: Vec<String> =
-                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+                row.iter().zip(&widths).map(|(cell, width)| format!("{cell}{}", pad(cell, *width))).collect();
             writeln!(out, "{}", cells.join("  ").trim_end())?;
         }
         Ok(())
@@ -69,6 +72,7 @@ pub(super) fn write_json(value: &impl Serialize) -> io::Result<()> {
     // Whole or not at all: half a document helps no program.
     let mut document = serde_json::to_vec_pretty(value)?;
     document.push(b'\n');
+    // ORDERING(document-written): see there.
     IS_DOCUMENT_WRITTEN.store(true, Ordering::Relaxed);
     let mut out = io::stdout().lock();
     out.write_all(&document)?;

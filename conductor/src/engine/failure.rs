@@ -68,10 +68,19 @@ pub struct Where<'a> {
     pub step: Option<&'a str>,
     /// The extension that it calls.
     pub extension: &'a str,
-    /// The item of its fan-out.
-    pub item: Option<u32>,
+    /// The item of its fan-out that is to blame.
+    pub item: Option<FailedItem<'a>>,
     /// Whether the method says of itself that running it twice is as good as running it once.
     pub is_idempotent: bool,
+}
+
+/// The item of a fan-out that a failure is the matter of.
+#[derive(Clone, Copy, Debug)]
+pub struct FailedItem<'a> {
+    /// Its place among the items, from 0.
+    pub index: u32,
+    /// What it is, as short JSON.
+    pub value: &'a str,
 }
 
 /// The failure as the document says it.
@@ -92,13 +101,14 @@ pub fn report(error: &StepError, place: Where<'_>) -> ErrorReport {
     };
     let step = match (place.step, place.item) {
         (None, _) => String::new(),
-        (Some(step), Some(item)) => format!("step `{step}`, item {item}: "),
+        (Some(step), Some(FailedItem { index, value })) => format!("step `{step}`, item {index} ({value}): "),
         (Some(step), None) => format!("step `{step}`: "),
     };
     ErrorReport {
         message: format!("{step}{}", chain(error)),
         step: place.step.map(str::to_owned),
-        item: place.item.map(u64::from),
+        item: place.item.map(|item| u64::from(item.index)),
+        item_value: place.item.map(|item| item.value.to_owned()),
         extension: Some(place.extension.to_owned()),
         origin: origin.to_owned(),
         retry: match retry {
@@ -187,6 +197,17 @@ fn explain_cause(
             let help = format!("run with --log info to see what `{extension}` said before{rule}");
             ("extension", retry, help)
         }
+        Cause::Hung(_) => {
+            let help =
+                format!("run with --log info to see what `{extension}` did last, or report it to its author");
+            ("extension", retry, help)
+        }
+        Cause::Broken { retry_after, .. } => {
+            let retry = retry_after.map_or(Retry::Never, |after| {
+                Retry::AfterMs(u32::try_from(after.as_millis()).unwrap_or(u32::MAX))
+            });
+            ("extension", retry, format!("run with --log info to see why `{extension}` ended each time"))
+        }
         // It would break it again.
         Cause::ProtocolViolation(_) => {
             ("extension", Retry::Never, format!("report it to the author of `{extension}`"))
@@ -268,10 +289,19 @@ mod tests {
     }
 
     #[test]
+    fn an_extension_that_is_left_alone_says_when_it_may_be_tried_again() {
+        let broken = |retry_after| Cause::Broken { reason: "it ended five times".to_owned(), retry_after };
+        let told = explained(CallError::NotDelivered(broken(Some(Duration::from_secs(5)))));
+        assert_eq!((told.origin.as_str(), told.retry.as_str()), ("extension", "after 5000 ms"), "{told:?}");
+        assert_eq!(explained(CallError::NotDelivered(broken(None))).retry, "never");
+    }
+
+    #[test]
     fn every_end_of_a_call_has_an_origin_and_a_remedy() {
         let ends = [
             CallError::Unknown(Cause::Deadline),
             CallError::NotDelivered(Cause::Died("signal 9".to_owned())),
+            CallError::Unknown(Cause::Hung("no heartbeat".to_owned())),
             CallError::Unknown(Cause::ProtocolViolation("half a frame".to_owned())),
             CallError::Unknown(Cause::Closed("x".to_owned())),
             CallError::Rejected { reason: "broken".to_owned(), retry_after: None },

@@ -14,8 +14,12 @@
 
 mod failure;
 mod retry;
-mod run;
 mod step;
+
+mod observer;
+mod storing;
+
+mod run;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +34,7 @@ use crate::progress::Progress;
 use crate::run_id::RunId;
 use crate::signals::Cancellation;
 
-pub use failure::{StepError, Where, report};
+pub use failure::{FailedItem, StepError, Where, report};
 
 /// Everything that a run needs.
 #[expect(missing_debug_implementations, reason = "a caller may be anything")]

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ipc_protocol::fault::Retry;
-use ipc_transport::CallError;
+use ipc_transport::{CallError, Cause};
 
 use crate::melody::{RetryCause, RetryRule};
 
@@ -42,7 +42,8 @@ pub(super) fn decide_retry(
             Retry::AfterMs(milliseconds) => Duration::from_millis(u64::from(milliseconds)),
             _ => Duration::ZERO,
         },
-        CallError::Rejected { retry_after, .. } => retry_after.unwrap_or_default(),
+        CallError::Rejected { retry_after, .. }
+        | CallError::NotDelivered(Cause::Broken { retry_after, .. }) => retry_after.unwrap_or_default(),
         _ => Duration::ZERO,
     };
     let doublings = attempt.saturating_sub(1).min(31);
@@ -53,10 +54,8 @@ pub(super) fn decide_retry(
 
 #[cfg(test)]
 mod tests {
-    use ipc_protocol::{Fault, FaultCode};
-    use ipc_transport::Cause;
-
     use super::*;
+    use ipc_protocol::{Fault, FaultCode};
 
     fn rule(times: u32) -> RetryRule {
         RetryRule {

@@ -3,7 +3,7 @@
 //! Everything here happens in one task on one thread: the tracker and the counters are in cells, never held
 //! across a wait. This file must not know how the calls of a step are made.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -12,17 +12,16 @@ use futures_util::future::{AbortHandle, Abortable, FutureExt as _, LocalBoxFutur
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use pool_manager::Holder;
 
-use super::failure::{StepError, Where, report};
-use super::step::{Observer, StepFailure, StepStatistics, StepSuccess, StepTask};
+use super::failure::{FailedItem, StepError, Where, report};
+use super::observer::StepObserver;
+use super::step::{StepFailure, StepStatistics, StepSuccess, StepTask};
+use super::storing::{StoreInFlight, store};
 use super::{Execution, Outcome};
-use crate::bridge::{self, Admission, AdmissionError, StoreError};
+use crate::bridge::{self, Admission, AdmissionError};
 use crate::document::{ErrorReport, OutputReport, RunState, StepReport};
 use crate::exit::Exit;
-use crate::melody::{Plan, Scope, StepOutput};
-use crate::progress::Progress;
-
-/// LIMIT: attempts of one step that are told of one by one; the rest is in its counts.
-const RETRY_NOTES_MAX: u32 = 8;
+use crate::melody::json::shortened;
+use crate::melody::{Plan, Scope};
 
 pub(super) async fn execute(execution: Execution<'_>) -> Outcome {
     let Plan { graph, steps, on_failure, .. } = execution.plan;
@@ -31,13 +30,7 @@ pub(super) async fn execute(execution: Execution<'_>) -> Outcome {
     let observers: Vec<StepObserver<'_>> = graph
         .steps()
         .zip(steps)
-        .map(|(step, plan)| StepObserver {
-            run: &run,
-            progress: execution.progress,
-            step,
-            fans_out: plan.fans_out,
-            notes: Cell::new(0),
-        })
+        .map(|(step, plan)| StepObserver::new(&run, execution.progress, step, plan.fans_out))
         .collect();
     let holder = Holder::new(&format!("run:{}", execution.run));
     let stores = RefCell::new(Vec::new());
@@ -82,12 +75,6 @@ struct Record {
     duration: Duration,
     items: Option<u64>,
     abort: Option<AbortHandle>,
-}
-
-/// An output on its way to the disk, whoever still waits for it.
-struct StoreInFlight {
-    name: String,
-    task: tokio::task::JoinHandle<Option<OutputReport>>,
 }
 
 /// How a step's future ends.
@@ -179,7 +166,7 @@ impl<'r> Owner<'r> {
         match prepared {
             Ok(None) => self.report(|run| run.skip(task)),
             Ok(Some(step)) => self.set_off(task, step),
-            Err(error) => self.fail(index, StepFailure { error, last: None }),
+            Err(error) => self.fail(index, StepFailure::new(error, None)),
         }
     }
 
@@ -267,7 +254,9 @@ impl<'r> Owner<'r> {
     /// A step has failed for good.
     fn fail(&mut self, index: usize, failure: StepFailure) {
         let step = &self.execution.plan.steps[index];
-        let item = failure.last.map(|(item, _)| item).filter(|_| step.fans_out);
+        let value = failure.item.as_ref().map(|value| shortened(value));
+        let item = failure.last.zip(value.as_deref());
+        let item = item.map(|((index, _), value)| FailedItem { index, value });
         let place = Where {
             step: Some(&step.id),
             extension: &step.extension,
@@ -371,32 +360,6 @@ impl<'r> Owner<'r> {
     }
 }
 
-/// Stores a step's output durably, if it is to be stored.
-async fn store(
-    execution: &Execution<'_>,
-    stores: &RefCell<Vec<StoreInFlight>>,
-    artifact: Option<&str>,
-    success: &StepSuccess,
-) -> Result<Option<OutputReport>, StepFailure> {
-    let Some(name) = artifact else { return Ok(None) };
-    let (store, path) = (execution.pit.artifacts.clone(), format!("{}/{name}", execution.run));
-    let output: StepOutput = success.output.clone();
-    let (tell, told) = tokio::sync::oneshot::channel();
-    let task = tokio::task::spawn_blocking(move || {
-        let stored = bridge::store_output(&store, &path, &output);
-        let report = stored.as_ref().ok().cloned();
-        // Nobody may wait any more.
-        let _ = tell.send(stored);
-        report
-    });
-    stores.borrow_mut().push(StoreInFlight { name: name.to_owned(), task });
-    let stored = told.await.unwrap_or(Err(StoreError::Interrupted));
-    stored.map(Some).map_err(|source| StepFailure {
-        error: StepError::Store { name: name.to_owned(), source },
-        last: success.last,
-    })
-}
-
 fn cancelled(exit: Exit) -> ErrorReport {
     let by = match exit {
         Exit::Terminated => "SIGTERM",
@@ -407,57 +370,10 @@ fn cancelled(exit: Exit) -> ErrorReport {
         message: format!("the run was cancelled by {by}"),
         step: None,
         item: None,
+        item_value: None,
         extension: None,
         origin: "caller".to_owned(),
         retry: "now".to_owned(),
         help: "run again".to_owned(),
-    }
-}
-
-/// Passes on to the tracker and to whoever watches what happens to the items of one step.
-struct StepObserver<'r> {
-    run: &'r RefCell<Run>,
-    progress: &'r Progress,
-    step: StepId,
-    fans_out: bool,
-    notes: Cell<u32>,
-}
-
-impl StepObserver<'_> {
-    fn task(&self, item: u32, attempt: u32) -> Task {
-        Task { step: self.step, item: self.fans_out.then_some(item), attempt }
-    }
-
-    fn expect<T>(&self, result: Result<T, TaskError>) {
-        // The future of a step that was told to stop is dropped before it can report anything.
-        if let Err(error) = result {
-            tracing::debug!(step = %self.step, %error, "a report was not taken");
-        }
-    }
-}
-
-impl Observer for StepObserver<'_> {
-    fn started(&self, item: u32, attempt: u32) {
-        self.expect(self.run.borrow_mut().start(self.task(item, attempt)));
-    }
-
-    fn backing_off(&self, item: u32, attempt: u32, cause: &str, wait: Duration) {
-        self.expect(self.run.borrow_mut().fail(self.task(item, attempt), Then::Again).map(drop));
-        let notes = self.notes.get();
-        self.notes.set(notes.saturating_add(1));
-        if notes < RETRY_NOTES_MAX {
-            let item = if self.fans_out { format!("item {item}, ") } else { String::new() };
-            let text = format!("{item}attempt {attempt} failed ({cause}), the next one in {wait:.1?}");
-            self.progress.note(self.step.index(), &text);
-        }
-    }
-
-    fn due(&self, item: u32, attempt: u32) {
-        self.expect(self.run.borrow_mut().resume(self.task(item, attempt)));
-    }
-
-    fn done(&self, item: u32, attempt: u32, items_done: u32) {
-        self.expect(self.run.borrow_mut().complete(self.task(item, attempt)).map(drop));
-        self.progress.items_done(self.step.index(), u64::from(items_done));
     }
 }

@@ -25,7 +25,7 @@ use futures_util::future::{Fuse, FusedFuture as _, FutureExt as _};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use ipc_protocol::Codec;
 use ipc_transport::payload::DecodeError;
-use ipc_transport::{Answer, CallError, CallResult, Caller, Payload, Reply, Request, RetryLog};
+use ipc_transport::{Answer, CallError, CallResult, Caller, Payload, ProgressSink, Reply, Request, RetryLog};
 
 use super::failure::StepError;
 use super::retry::{Decision, decide_retry};
@@ -57,6 +57,8 @@ pub(super) trait Observer {
     fn backing_off(&self, item: u32, attempt: u32, cause: &str, wait: Duration);
     /// The time for another attempt has come.
     fn due(&self, item: u32, attempt: u32);
+    /// Who hears how far the call of an item is, if anybody sees it.
+    fn listener(&self, item: u32) -> Option<ProgressSink>;
     /// An item has its result. Not told of the last one: the step ends with it.
     fn done(&self, item: u32, attempt: u32, items_done: u32);
 }
@@ -104,9 +106,18 @@ pub(super) struct StepSuccess {
 /// Why a step failed, and the attempt with which it did.
 #[derive(Debug)]
 pub(super) struct StepFailure {
-    pub(super) error: StepError,
+    pub(super) error: Box<StepError>,
     /// The item and the number of its attempt; `None`: before any attempt began.
     pub(super) last: Option<(u32, u32)>,
+    /// The item of the fan-out that is to blame, as it was given; `None`: none of them is.
+    pub(super) item: Option<Bytes>,
+}
+
+impl StepFailure {
+    /// A failure that is not the matter of one item.
+    pub(super) fn new(error: StepError, last: Option<(u32, u32)>) -> Self {
+        Self { error: Box::new(error), last, item: None }
+    }
 }
 
 /// An item on its way: which, and the number of its attempt from 1.
@@ -137,7 +148,13 @@ impl StepTask<'_> {
     /// # Cancel safety
     ///
     /// Dropping the future cancels what is in flight and gives back claims and leases.
-    pub(super) async fn run(mut self) -> Result<StepSuccess, StepFailure> {
+    pub(super) async fn run(self) -> Result<StepSuccess, StepFailure> {
+        let items = self.items.clone();
+        let value = |failure: &StepFailure| items.as_ref()?.get(failure.last?.0);
+        self.carry_out().await.map_err(|failure| StepFailure { item: value(&failure), ..failure })
+    }
+
+    async fn carry_out(mut self) -> Result<StepSuccess, StepFailure> {
         let count = self.items.as_ref().map_or(1, Items::len);
         let mut results = Results::new(self.items.is_some(), count);
         let mut last = None;
@@ -163,7 +180,7 @@ impl StepTask<'_> {
                     let Attempt { item, number } = attempt;
                     match result {
                         Ok(answer) => {
-                            let failure = |error| StepFailure { error, last: Some((item, number)) };
+                            let failure = |error| StepFailure::new(error, Some((item, number)));
                             let bytes = self.bytes_of(answer).map_err(failure)?;
                             results.take(self.plan, item, bytes).map_err(failure)?;
                             items_done += 1;
@@ -180,10 +197,8 @@ impl StepTask<'_> {
                     }
                 }
                 admitted = &mut admitting, if is_admitting => {
-                    let admitted = admitted.map_err(|error| StepFailure {
-                        error: StepError::Admission(error),
-                        last: None,
-                    })?;
+                    let admitted =
+                        admitted.map_err(|error| StepFailure::new(StepError::Admission(error), None))?;
                     let attempt = match backing_off.pop_if_due() {
                         Some(attempt) => {
                             self.observer.due(attempt.item, attempt.number);
@@ -214,12 +229,16 @@ impl StepTask<'_> {
         let arguments = self.arguments.as_ref().expect("arguments are kept while an attempt may need them");
         let arguments = arguments
             .build(value.as_ref())
-            .map_err(|error| StepFailure { error: error.into(), last: Some((item, number)) })?;
+            .map_err(|error| StepFailure::new(error.into(), Some((item, number))))?;
         if self.items.is_none() && self.plan.retry.is_none() {
             self.arguments = None;
         }
         let request = Request::new(&self.plan.method, Payload::Encoded(arguments), self.timeout)
             .with_retry_log(self.statistics.host_retries.clone());
+        let request = match self.observer.listener(item) {
+            Some(listener) => request.with_progress(listener),
+            None => request,
+        };
         Ok(Flight { attempt, reply: self.caller.call(request), admitted })
     }
 
@@ -235,7 +254,7 @@ impl StepTask<'_> {
             Decision::GiveUp => {
                 self.statistics.failed(&error);
                 let error = StepError::Call { method: self.method(), timeout: self.timeout, source: error };
-                Err(StepFailure { error, last: Some((item, number)) })
+                Err(StepFailure::new(error, Some((item, number))))
             }
         }
     }

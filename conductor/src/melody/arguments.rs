@@ -1,8 +1,9 @@
-//! The arguments of a step against the schema of its method.
+//! The arguments of a step, or of a call by hand, against the schema of the method.
 //!
 //! This file must not know how a schema is written, nor where it comes from.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -12,7 +13,7 @@ use super::model::{Argument, ArgumentValue};
 use super::plan::Segment;
 use super::problem::{Problems, suggestion};
 use super::reference::{Shape, scan};
-use super::schema::{Inside, Schema, can_be, spoken};
+use super::schema::{self, Inside, Schema, can_be, spoken, spoken_of_json};
 use super::table::first_line;
 use super::template::{Form, Template};
 
@@ -37,8 +38,71 @@ pub(super) fn check_arguments<'a>(
         }
         return;
     }
-    let mut walk = Walk { checker, step, problems };
+    let mut walk = Walk { templates: Some((checker, step)), problems };
     walk.entries(&entries, schema, &table);
+}
+
+/// What is wrong with the arguments of a call of `method` that is made by hand, judged by the method's JSON
+/// Schema; nothing where the schema says nothing.
+///
+/// ```
+/// use conductor::melody::arguments::check_given;
+/// use serde_json::json;
+///
+/// let schema = r#"{"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}"#;
+/// let wrong = check_given("echo", schema, &json!({"txt": "hello"}));
+/// assert_eq!(wrong[0], "`echo` takes no argument `txt` (did you mean `text`?)");
+/// assert_eq!(wrong[1], "`echo` needs the argument `text`");
+/// ```
+#[must_use]
+pub fn check_given(method: &str, schema: &str, arguments: &Value) -> Vec<String> {
+    let Some(document) = schema::parse(schema) else { return Vec::new() };
+    let schema = Schema::of(&document);
+    let mut problems = Problems::new(Path::new(""), "");
+    match given(arguments).value {
+        ArgumentValue::Table(entries) if schema.is_empty_struct() => {
+            for (name, _) in entries {
+                problems.add(
+                    0..0,
+                    format!("`{method}` takes no arguments, and `{}` is given", name.get_ref()),
+                    "",
+                );
+            }
+        }
+        ArgumentValue::Table(entries) => {
+            let entries: Vec<_> = entries.iter().map(|(name, argument)| (name, argument)).collect();
+            let table = Table { what: format!("`{method}`"), thing: "argument", place: 0..0 };
+            Walk { templates: None, problems: &mut problems }.entries(&entries, schema, &table);
+        }
+        _ => problems.add(0..0, "the arguments are no JSON object", "for example {\"text\": \"hello\"}"),
+    }
+    let found = problems.into_diagnostics();
+    let said = found.items().iter().map(|item| match &item.hint {
+        Some(hint) => format!("{} ({hint})", item.message),
+        None => item.message.clone(),
+    });
+    said.collect()
+}
+
+/// A value of JSON as it would stand in a melody. Bounded by the nesting that the parser of JSON allows.
+fn given(value: &Value) -> Argument {
+    let value = match value {
+        Value::Null => ArgumentValue::Nil,
+        Value::Bool(boolean) => ArgumentValue::Boolean(*boolean),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => ArgumentValue::Integer(integer),
+            (None, number) => ArgumentValue::Number(number.unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => ArgumentValue::Text(text.clone()),
+        Value::Array(elements) => ArgumentValue::Array(elements.iter().map(given).collect()),
+        Value::Object(entries) => {
+            let entries = entries.iter();
+            ArgumentValue::Table(
+                entries.map(|(name, value)| (toml::Spanned::new(0..0, name.clone()), given(value))).collect(),
+            )
+        }
+    };
+    Argument { span: 0..0, value }
 }
 
 /// A table that is checked, for messages.
@@ -52,8 +116,8 @@ struct Table {
 }
 
 struct Walk<'a, 'p> {
-    checker: &'a Checker<'a>,
-    step: usize,
+    /// Where templates are found, of this step; `None`: there are none, and text is text.
+    templates: Option<(&'a Checker<'a>, usize)>,
     problems: &'p mut Problems,
 }
 
@@ -88,12 +152,15 @@ impl<'a> Walk<'a, '_> {
     /// Bounded by the nesting that the parser allows.
     fn argument(&mut self, argument: &Argument, name: &str, schema: Schema<'_>) {
         let given = match &argument.value {
-            ArgumentValue::Text(text) => match self.template(argument) {
-                Some(template) => return self.template_type(template, name, schema),
+            ArgumentValue::Text(text) => match (self.templates, self.template(argument)) {
+                (Some((checker, step)), Some(template)) => {
+                    return self.template_type(checker, step, template, name, schema);
+                }
                 // A template with a mistake: its type is not known.
-                None if scan(text).shape != Shape::Plain => return,
-                None => "string",
+                (Some(_), None) if scan(text).shape != Shape::Plain => return,
+                _ => "string",
             },
+            ArgumentValue::Nil => "null",
             ArgumentValue::Integer(_) => "integer",
             ArgumentValue::Number(_) => "number",
             ArgumentValue::Boolean(_) => "boolean",
@@ -107,6 +174,7 @@ impl<'a> Walk<'a, '_> {
                 matches!(argument.value, ArgumentValue::Number(number) if number.fract() != 0.0);
             let fits = can_be(&given, &expected) && (!is_fraction || expected.contains("number"));
             if !fits {
+                let spoken = if self.templates.is_some() { spoken } else { spoken_of_json };
                 let message = format!("`{name}` must be {}, not {}", spoken(&expected), spoken(&given));
                 return self.problems.add(span, message, "");
             }
@@ -147,7 +215,7 @@ impl<'a> Walk<'a, '_> {
                     &Table { what: format!("`{name}`"), thing: "key", place: span },
                 );
             }
-            ArgumentValue::Number(_) | ArgumentValue::Boolean(_) => {}
+            ArgumentValue::Number(_) | ArgumentValue::Boolean(_) | ArgumentValue::Nil => {}
         }
     }
 
@@ -162,7 +230,8 @@ impl<'a> Walk<'a, '_> {
 
     /// The template that an argument was compiled to; `None` for plain text, and where it has a mistake.
     fn template(&self, argument: &Argument) -> Option<&'a Template> {
-        let arguments: &'a [Segment] = &self.checker.compiled(self.step).arguments;
+        let (checker, step) = self.templates?;
+        let arguments: &'a [Segment] = &checker.compiled(step).arguments;
         arguments.iter().find_map(|segment| match segment {
             Segment::Template(template) if template.span == argument.span => Some(template),
             _ => None,
@@ -170,7 +239,14 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// Checks the type of what a template yields, where it is known.
-    fn template_type(&mut self, template: &Template, name: &str, schema: Schema<'_>) {
+    fn template_type(
+        &mut self,
+        checker: &'a Checker<'a>,
+        step: usize,
+        template: &Template,
+        name: &str,
+        schema: Schema<'_>,
+    ) {
         let (given, span, what) = match (&template.form, &template.references[..]) {
             (Form::Text(_), _) => (
                 Some(BTreeSet::from(["string"])),
@@ -178,7 +254,7 @@ impl<'a> Walk<'a, '_> {
                 "text with templates in it".to_owned(),
             ),
             (Form::Reference, [reference]) => {
-                let types = self.checker.reference(self.step, reference, None).and_then(Schema::types);
+                let types = checker.reference(step, reference, None).and_then(Schema::types);
                 (types, reference.span.clone(), format!("`{}`", reference.text))
             }
             _ => return,
@@ -189,5 +265,42 @@ impl<'a> Walk<'a, '_> {
             let message = format!("`{name}` must be {}, and {what} is {}", spoken(&expected), spoken(&given));
             self.problems.add(first_line(span, self.problems.text()), message, "");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn arguments_by_hand_are_judged_as_those_of_a_melody() {
+        let schema = json!({"type": "object", "required": ["path", "depth"], "properties": {
+            "path": {"type": "string"}, "all": {"type": ["boolean", "null"]},
+            "depth": {"type": "integer", "minimum": 0, "maximum": 9},
+            "options": {"type": "object", "properties": {"style": {"enum": ["plain", "rich"]}}}}});
+        let schema = schema.to_string();
+        let cases = [
+            (json!({"path": "{{ x }}", "depth": 3, "all": null}), ""),
+            (json!({"path": "a"}), "`list` needs the argument `depth`"),
+            (json!({"path": 1, "depth": 2}), "`path` must be a string, not an integer"),
+            (json!({"path": null, "depth": 2}), "`path` must be a string, not null"),
+            (json!({"path": "a", "depth": 10}), "`depth` is out of range (from 0 to 9)"),
+            (
+                json!({"path": "a", "depth": 1, "al": true}),
+                "`list` takes no argument `al` (did you mean `all`?)",
+            ),
+            (
+                json!({"path": "a", "depth": 1, "options": {"style": "rch"}}),
+                "`style` cannot be `rch` (did you mean `rich`?)",
+            ),
+            (json!([1]), "the arguments are no JSON object (for example {\"text\": \"hello\"})"),
+        ];
+        for (arguments, expected) in cases {
+            assert_eq!(check_given("list", &schema, &arguments).join(" | "), expected, "{arguments}");
+        }
+        assert!(check_given("m", "nonsense", &json!({"any": 1})).is_empty());
+        assert_eq!(check_given("m", r#"{"type": "object"}"#, &json!({"any": 1})).len(), 1);
     }
 }

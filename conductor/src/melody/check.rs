@@ -217,7 +217,13 @@ impl<'a> Checker<'a> {
     }
 
     fn leases(&self, step: &StepText, problems: &mut Problems) {
-        for (span, lease) in &step.leases {
+        for (index, (span, lease)) in step.leases.iter().enumerate() {
+            if step.leases[..index].iter().any(|(_, earlier)| earlier == lease) {
+                let hint =
+                    "once is enough; two steps that each hold one and wait for another would wait for ever";
+                problems.add(span.clone(), format!("the model `{lease}` is leased twice"), hint);
+                continue;
+            }
             let is_known = match &lease.extension {
                 Some(extension) => self.catalog.model_capacity(extension, &lease.model).is_some(),
                 None => self.model.models.iter().any(|model| model.name == lease.model),

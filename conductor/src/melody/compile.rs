@@ -143,6 +143,7 @@ impl Segments<'_, '_> {
             ArgumentValue::Integer(number) => message_pack::append_integer(&mut self.literal, *number),
             ArgumentValue::Number(number) => message_pack::append_float(&mut self.literal, *number),
             ArgumentValue::Boolean(boolean) => message_pack::append_boolean(&mut self.literal, *boolean),
+            ArgumentValue::Nil => message_pack::append_nil(&mut self.literal),
             ArgumentValue::Array(elements) => {
                 message_pack::append_array_head(&mut self.literal, count(elements.len()));
                 for (index, element) in elements.iter().enumerate() {

@@ -90,6 +90,52 @@ pub fn write_json(bytes: &[u8], out: &mut dyn Write) -> io::Result<()> {
     }
 }
 
+/// LIMIT: characters of a value that is shown in a message.
+pub const SHOWN_CHARS_MAX: usize = 200;
+/// LIMIT: bytes of a value that are looked at for that.
+const SHOWN_BYTES_MAX: usize = 16 << 10;
+
+/// A MessagePack value as JSON for a message: of a long one the beginning and the end, which is where paths
+/// differ. What is no value is said to be none.
+///
+/// ```
+/// assert_eq!(conductor::melody::json::shortened(&[0x81, 0xa1, b'a', 0xc3]), r#"{"a":true}"#);
+/// ```
+#[must_use]
+pub fn shortened(bytes: &[u8]) -> String {
+    let mut out = Bounded(Vec::new());
+    let is_whole = match write_json(bytes, &mut out) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return "no value".to_owned(),
+        Err(_) => false,
+    };
+    let text = String::from_utf8_lossy(&out.0);
+    let count = text.chars().count();
+    if is_whole && count <= SHOWN_CHARS_MAX {
+        return text.into_owned();
+    }
+    let end = if is_whole { SHOWN_CHARS_MAX / 3 } else { 0 };
+    let begin: String = text.chars().take(SHOWN_CHARS_MAX - 3 - end).collect();
+    let end: String = text.chars().skip(count - end).collect();
+    format!("{begin}...{end}")
+}
+
+/// Takes the first [`SHOWN_BYTES_MAX`] bytes and then refuses, so that a large value is not written out.
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let room = SHOWN_BYTES_MAX - self.0.len();
+        self.0.extend_from_slice(&piece[..piece.len().min(room)]);
+        // Nothing taken of something ends the writing.
+        Ok(piece.len().min(room))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn write_text(bytes: &[u8], out: &mut dyn Write) -> io::Result<()> {
     serde_json::to_writer(out, &escaped(bytes)).map_err(io::Error::from)
 }
@@ -165,6 +211,19 @@ mod tests {
             assert_eq!(json_of(bytes), *expected);
         }
         assert!(write_json(&[0xc1], &mut io::sink()).is_err());
+    }
+
+    #[test]
+    fn a_value_in_a_message_is_whole_or_its_begin_and_its_end() {
+        let packed = |value: serde_json::Value| rmp_serde::to_vec_named(&value).unwrap();
+        assert_eq!(shortened(&packed(serde_json::json!({"path": "a b\n"}))), r#"{"path":"a b\n"}"#);
+        let long = shortened(&packed(serde_json::json!("x".repeat(5_000) + "/end.rs")));
+        assert_eq!(long.chars().count(), SHOWN_CHARS_MAX);
+        assert!(long.starts_with("\"xxx") && long.contains("x...x") && long.ends_with("/end.rs\""), "{long}");
+        let huge = shortened(&packed(serde_json::json!(vec!["y"; 100_000])));
+        assert!(huge.starts_with("[\"y\",") && huge.ends_with("..."), "{huge}");
+        assert!(huge.chars().count() <= SHOWN_CHARS_MAX);
+        assert_eq!(shortened(&[0xc1]), "no value");
     }
 
     #[test]

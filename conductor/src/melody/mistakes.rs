@@ -99,7 +99,11 @@ fn mistakes_of_the_file_are_found_at_their_place() {
             "timeout = \"10\"",
             "27:11 `10` is not a time (a whole number with `ms`, `s`, `m` or `h`, from 1ms to 168h)",
         ),
-        ("timeout = \"10s\"", "timeout = 10", "27:11 `timeout` must be a string, not an integer"),
+        (
+            "timeout = \"10s\"",
+            "timeout = 10",
+            "27:11 `timeout` must be a string, not an integer (a time has a unit: \"10s\")",
+        ),
         (
             "timeout = \"10s\"",
             "timeout = \"999h\"",
@@ -354,6 +358,12 @@ fn mistakes_against_the_extensions_are_found_at_their_place() {
             "lease = [\"printer\"]",
             "lease = [\"plotter\"]",
             "43:10 there is no model `plotter` (models: operators/counter, printer)",
+        ),
+        (
+            "lease = [\"printer\"]",
+            "lease = [\"printer\", \"printer\"]",
+            "43:21 the model `printer` is leased twice (once is enough; two steps that each hold one and wait for \
+             another would wait for ever)",
         ),
     ]);
 }

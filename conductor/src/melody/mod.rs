@@ -28,12 +28,12 @@
 //! An output lives in the [`Scope`] until [`Scope::release`]. [`PlanStep::consumers`] names the steps that
 //! read it: once the arguments (of a fan-out: of all items) of the last of them are built, it can go.
 //!
-//! Reading order: `problem` and `table` (mistakes with their place), [`model`] and [`mod@file`] (what a file
-//! says, and its parser), [`message_pack`] (bytes that nobody trusts yet), [`value`] (outputs and items),
-//! `object` (bytes as minijinja sees them), [`json`] (bytes as people see them), `reference` and `template`
-//! (strings of the melody), [`input`] and [`scope`] (what templates are evaluated against), [`plan`] and
-//! `compile`, then `schema`, `arguments` and [`check`] (the plan against what the extensions say of
-//! themselves).
+//! Reading order: `problem` and `table` (mistakes with their place), [`model`], [`mod@file`] and `step_file` (what a
+//! file says, and its parser), [`message_pack`] (bytes that nobody trusts yet), [`value`] (outputs and items),
+//! `object` (bytes as minijinja sees them), [`json`] (bytes as people see them), `evaluation`, `reference` and
+//! `template` (strings of the melody), [`input`] and [`scope`] (what templates are evaluated against), [`plan`] and
+//! `compile`, [`graph`] (the edges alone), then `schema`, [`arguments`] and [`check`] (the plan against what the
+//! extensions say of themselves).
 
 mod problem;
 mod table;
@@ -41,12 +41,14 @@ mod table;
 pub mod model;
 
 pub mod file;
+mod step_file;
 pub mod message_pack;
 pub mod value;
 
 mod object;
 
 pub mod json;
+mod evaluation;
 mod reference;
 mod template;
 
@@ -56,12 +58,14 @@ pub mod scope;
 pub mod plan;
 
 mod compile;
+pub mod graph;
 mod schema;
 
-mod arguments;
+pub mod arguments;
 pub mod check;
 
 pub use check::Catalog;
+pub use evaluation::{EvaluationCause, EvaluationError};
 pub use file::Draft;
 pub use input::{InputError, InputValues};
 pub use message_pack::Malformed;
@@ -71,7 +75,6 @@ pub use model::{
 pub use object::NotAValue;
 pub use plan::{Arguments, Plan, PlanStep};
 pub use scope::Scope;
-pub use template::{EvaluationCause, EvaluationError};
 pub use value::{ItemOutputs, Items, StepOutput};
 
 #[cfg(test)]

@@ -54,6 +54,8 @@ pub(super) enum ArgumentValue {
     Integer(i64),
     Number(f64),
     Boolean(bool),
+    /// JSON has it, a melody does not.
+    Nil,
     Array(Vec<Argument>),
     Table(Vec<(Spanned<String>, Argument)>),
 }
@@ -191,9 +193,11 @@ impl RetryCause {
             CallError::Rejected { .. } => Some(Self::Rejected),
             CallError::NotDelivered(cause) | CallError::Unknown(cause) => match cause {
                 Cause::Deadline => Some(Self::Timeout),
-                Cause::Died(_) => Some(Self::Crashed),
+                // One that hung was ended: its process is gone either way.
+                Cause::Died(_) | Cause::Hung(_) => Some(Self::Crashed),
                 Cause::ProtocolViolation(_) => Some(Self::ProtocolViolation),
                 Cause::Closed(_) => Some(Self::Closed),
+                Cause::Broken { .. } => Some(Self::Rejected),
                 _ => None,
             },
             CallError::Cancelled | CallError::Encode(_) | CallError::Decode(_) => None,

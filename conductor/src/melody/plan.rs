@@ -15,10 +15,11 @@ use ipc_protocol::limits::MESSAGE_BYTES_MAX;
 use ipc_transport::Encoded;
 use minijinja::Environment;
 
+use super::evaluation::{EvaluationCause, EvaluationError};
 use super::input::{InputError, InputValues};
 use super::model::{Claim, InputDeclaration, Lease, ModelDeclaration, OnFailure, RetryRule};
 use super::scope::Scope;
-use super::template::{Context, EvaluationCause, EvaluationError, Source, Template};
+use super::template::{Context, Source, Template};
 use super::value::{Items, StepOutput};
 
 /// A melody without mistakes. Comes from [`super::Draft::check`].

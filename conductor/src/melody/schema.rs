@@ -249,18 +249,27 @@ pub(super) fn can_be(given: &BTreeSet<&str>, expected: &BTreeSet<&str>) -> bool 
     })
 }
 
-/// Types as people say them: "an array or nil".
+/// Types as people say them who write melodies: "a table or nil".
 pub(super) fn spoken(types: &BTreeSet<&str>) -> String {
+    spoken_with(types, "a table", "nil")
+}
+
+/// Types as people say them who write JSON: "an object or null".
+pub(super) fn spoken_of_json(types: &BTreeSet<&str>) -> String {
+    spoken_with(types, "an object", "null")
+}
+
+fn spoken_with(types: &BTreeSet<&str>, object: &'static str, null: &'static str) -> String {
     let said: Vec<&str> = types
         .iter()
         .map(|name| match *name {
-            "null" => "nil",
+            "null" => null,
             "boolean" => "a boolean",
             "integer" => "an integer",
             "number" => "a number",
             "string" => "a string",
             "array" => "an array",
-            "object" => "a table",
+            "object" => object,
             other => other,
         })
         .collect();

@@ -95,6 +95,13 @@ impl<'t> Fields<'t> {
 
     /// The time at `key`.
     pub(super) fn duration(&self, key: &str, problems: &mut Problems) -> Option<Duration> {
+        if let Some(value) = self.get(key)
+            && let DeValue::Integer(number) = value.get_ref()
+        {
+            let hint = format!("a time has a unit: \"{}s\"", number.as_str());
+            problems.add(value.span(), format!("`{key}` must be a string, not an integer"), hint);
+            return None;
+        }
         let text = self.string(key, problems)?;
         duration(&text, problems)
     }

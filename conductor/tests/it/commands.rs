@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Place, repository};
+use crate::support::{Place, many_files, package_with_a_mistake, repository};
 
 fn echo_only(place: &Place) {
     place.run(["extensions", "build", "echo"]).with_code(0);
@@ -15,14 +15,46 @@ fn call_prints_the_answer_and_tells_a_fault() {
     let place = Place::new();
     let ended = place.run(["call", "echo.echo", r#"{"text": "hello \u00fc"}"#]).with_code(0);
     assert_eq!(ended.document(), json!("hello \u{fc}"));
-    let told = place.run(["call", "echo.echo", r#"{"txt": 1}"#]).with_code(1).stderr;
+    let told = place.run(["call", "file-explorer.list", r#"{"path": "/nowhere"}"#]);
+    let told = told.with_code(1).stderr;
     assert!(
-        told.contains("error: the call of echo.echo failed") && told.contains("try again: never"),
+        told.contains("error: the call of file-explorer.list failed") && told.contains("try again: never"),
         "{told}"
     );
     let told = place.run(["call", "echo.nothing"]).with_code(2).stderr;
     assert!(told.contains("nothing"), "{told}");
     place.run(["call", "echo.echo", "{}", "--timeout", "soon"]).with_code(2);
+}
+
+#[test]
+fn wrong_arguments_of_a_call_are_named_before_anything_is_started() {
+    let place = Place::new();
+    echo_only(&place);
+    let told = place.run(["call", "echo.echo", r#"{"txt": "x"}"#, "--log", "info"]).with_code(2).stderr;
+    assert!(told.contains("`echo` takes no argument `txt` (did you mean `text`?)"), "{told}");
+    assert!(told.contains("`echo` needs the argument `text`"), "{told}");
+    assert!(told.contains("conductor extensions show echo") && !told.contains("starts"), "{told}");
+    let document = place.run(["call", "echo.echo", r#"{"text": 1}"#, "--json"]).with_code(2).document();
+    assert_eq!(document["error"]["message"], "`text` must be a string, not an integer");
+    assert_eq!(document["error"]["origin"], "caller");
+}
+
+#[test]
+fn what_an_extension_says_of_its_progress_is_in_its_log_only() {
+    let place = Place::new();
+    // It says something every few hundred files.
+    many_files(&place.path("tree"), 600);
+    place.run(["extensions", "build", "file-explorer"]).with_code(0);
+    let call = ["call", "file-explorer.list", r#"{"path": "tree"}"#];
+    assert_eq!(place.run(call).with_code(0).stderr, "");
+    let told = place.run(call.iter().chain(&["--log", "warn,extension=debug"])).with_code(0).stderr;
+    assert!(told.contains("files found") && told.contains("progress=file-explorer.list"), "{told}");
+    place.write(
+        "m.toml",
+        "name = \"m\"\n[[steps]]\nid = \"look\"\ncall = \"file-explorer.list\"\nwith = { path = \"tree\" }\n",
+    );
+    let told = place.run(["run", "m.toml", "--log", "warn,extension=debug"]).with_code(0).stderr;
+    assert!(told.contains("files found") && told.contains("progress=look"), "{told}");
 }
 
 #[test]
@@ -69,16 +101,33 @@ fn manifests_are_checked_with_their_places() {
 }
 
 #[test]
+fn a_manifest_that_is_no_file_is_told_and_not_waited_for() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("mine/piped")).unwrap();
+    let pipe = place.path("mine/piped/extension.toml");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let told = place.run(["extensions", "check", "mine"]).with_code(2).stderr;
+    assert!(told.contains("it is a pipe") && told.contains("piped/extension.toml"), "{told}");
+    let listed = place.run(["extensions", "list", "--extensions", "mine"]).with_code(0).stdout;
+    assert!(listed.contains("piped") && listed.contains("broken manifest"), "{listed}");
+}
+
+#[test]
 fn a_build_that_fails_shows_what_the_compiler_says() {
     let place = Place::new();
-    let manifest =
-        "name = \"bad\"\nversion = \"0.1.0\"\n[run]\ncommand = [\"bad\"]\n[build]\ncargo-package = \"bad\"\n";
-    place.write("mine/bad/extension.toml", manifest);
-    let package = "[package]\nname = \"bad\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[workspace]\n";
-    place.write("mine/bad/Cargo.toml", package);
-    place.write("mine/bad/src/main.rs", "fn main() { let x: u8 = \"text\"; }\n");
+    package_with_a_mistake(&place);
     let told = place.run(["extensions", "build", "bad", "--extensions", "mine"]).with_code(1).stderr;
     assert!(told.contains("mismatched types") && told.contains("the build of bad failed"), "{told}");
+    assert!(told.contains("(at fault: the extension `bad`)"), "{told}");
+    let ended = place.run(["call", "bad.x", "--extensions", "mine", "--json"]).with_code(1);
+    let error = &ended.document()["error"];
+    assert_eq!((error["origin"].as_str(), error["extension"].as_str()), (Some("extension"), Some("bad")));
+    let message = error["message"].as_str().expect("a message");
+    assert!(
+        message.contains("error[E0308]: mismatched types, at ") && message.contains("main.rs:1:"),
+        "{error}"
+    );
     place.write("mine/bad/src/main.rs", "fn main() {}\n");
     let told = place.run(["extensions", "build", "bad", "--extensions", "mine"]).with_code(1).stderr;
     assert!(told.contains("does not describe itself"), "{told}");
@@ -104,7 +153,7 @@ fn melodies_are_checked_without_running_anything() {
     assert!(told.contains("conductor extensions build echo"), "{told}");
     echo_only(&place);
     let told = place.run(["melody", "check", "good.toml"]).with_code(0).stdout;
-    assert!(told.contains("1 steps, no mistakes"), "{told}");
+    assert!(told.contains("1 step, no mistakes"), "{told}");
     place.write(
         "bad.toml",
         "name = \"bad\"\n[[steps]]\nid = \"a\"\ncall = \"echo.ecco\"\nwith = { text = \"x\" }\n",

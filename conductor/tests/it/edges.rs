@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
-use crate::support::{Ended, Place};
+use crate::support::{Ended, Place, melody_that_stores};
 
 /// An extension that is a script: not one that can be called, but one that is started and says something.
 fn script(place: &Place, manifest: &str, text: &str) {
@@ -85,14 +85,7 @@ fn an_unknown_method_is_told_with_the_nearest_and_all() {
 fn a_stdout_that_is_gone_or_full_is_an_exit_code_and_no_panic() {
     let place = Place::new();
     let text = "x".repeat(1 << 20);
-    place.write(
-        "m.toml",
-        &format!(
-            "name = \"m\"\n[[steps]]\nid = \"a\"\ncall = \"echo.echo\"\nwith = {{ text = \"{}\" }}\n\
-             output = {{ artifact = \"text\" }}\n",
-            &text[..200_000]
-        ),
-    );
+    melody_that_stores(&place, &text[..200_000]);
     let document = place.run(["run", "m.toml", "--json"]).with_code(0).document();
     let digest = document["outputs"]["text"]["digest"].as_str().expect("a digest");
     let argument = format!("{{\"text\": \"{}\"}}", &text[..100_000]);
@@ -105,6 +98,11 @@ fn a_stdout_that_is_gone_or_full_is_an_exit_code_and_no_panic() {
         vec!["artifacts", "verify"],
         vec!["extensions", "show", "echo"],
         vec!["melody", "check", "m.toml"],
+        vec!["melody", "graph", "m.toml", "--format", "svg"],
+        vec!["config", "show"],
+        vec!["doctor"],
+        vec!["completions", "bash"],
+        vec!["man"],
         vec!["--help"],
     ] {
         let what = arguments[..2.min(arguments.len())].join(" ");

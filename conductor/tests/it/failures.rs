@@ -27,6 +27,29 @@ fn a_folder_that_is_a_file_is_refused() {
 }
 
 #[test]
+fn the_item_that_failed_is_told_with_its_value() {
+    let place = Place::new();
+    place.write(
+        "melody.toml",
+        r#"
+name = "items"
+[[steps]]
+id = "list"
+for-each = "{{ ['.', '/no where/\u001b[2J'] }}"
+call = "file-explorer.list"
+with = { path = "{{ item }}" }
+"#,
+    );
+    let ended = place.run(["run", "melody.toml", "--json"]).with_code(1);
+    let error = ended.document()["error"].clone();
+    assert_eq!((error["item"].as_u64(), error["step"].as_str()), (Some(1), Some("list")), "{error}");
+    assert_eq!(error["item_value"], r#""/no where/\u001b[2J""#, "{error}");
+    let told = "step `list`, item 1 (\"/no where/";
+    assert!(error["message"].as_str().is_some_and(|text| text.starts_with(told)), "{error}");
+    assert!(ended.stderr.contains(told) && !ended.stderr.contains('\u{1b}'), "{}", ended.stderr);
+}
+
+#[test]
 fn a_failing_extension_costs_its_retries_and_then_the_step() {
     let place = Place::new();
     place.write(

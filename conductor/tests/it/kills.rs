@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Place, Process, Running, descendants, main_job_arguments, many_files, skip};
+use crate::processes::{Process, descendants};
+use crate::support::{Place, Running, main_job_arguments, many_files, skip};
 
 #[test]
 fn a_killed_extension_is_started_again_and_the_melody_finishes() {

@@ -2,11 +2,18 @@
 
 mod commands;
 mod disk_full;
+mod documents;
 mod edges;
 mod failures;
+mod graph;
 mod idle;
 mod kills;
 mod main_job;
+mod new_extension;
+mod processes;
+mod python_peer;
 mod signals;
 mod support;
+mod surroundings;
+mod terminal;
 mod usage;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::{Place, strange_tree};
+use crate::support::{Place, on_terminal, strange_tree};
 
 /// Every regular file below `root`, as `find -type f` counts them.
 fn files_below(root: &Path) -> Vec<PathBuf> {
@@ -113,7 +113,7 @@ fn people_get_the_steps_the_place_of_the_report_and_a_summary() {
     assert!(ended.stdout.contains("succeeded") && ended.stdout.contains("report.md"), "{}", ended.stdout);
     let path = ended.stdout.split_whitespace().find(|word| word.contains("/objects/")).expect("a path");
     assert!(fs::read_to_string(path).unwrap().contains("a.rs"));
-    for line in ["list: succeeded", "measure: running, 1 items", "report: succeeded"] {
+    for line in ["list: succeeded", "measure: running, 1 item\n", "report: succeeded"] {
         assert!(ended.stderr.contains(line), "{line} in {}", ended.stderr);
     }
 }
@@ -145,18 +145,8 @@ fn on_a_terminal_the_steps_fill_in() {
     let mut arguments = crate::support::main_job_arguments(&place.path("tree"), []);
     arguments.retain(|argument| argument != "--json");
     let conductor = place.conductor(arguments);
-    let words = std::iter::once(conductor.get_program()).chain(conductor.get_args());
-    let words: Vec<String> = words.map(|word| format!("'{}'", word.to_str().expect("plain words"))).collect();
-    let mut script = std::process::Command::new("script");
-    script.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
-    script.envs(conductor.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "xterm");
-    script.current_dir(place.path(".")).stdin(std::process::Stdio::null());
-    let output = match script.output() {
-        Ok(output) => output,
-        Err(error) => return crate::support::skip(test, &format!("script cannot be run: {error}")),
-    };
-    let shown = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(0), "{shown}");
+    let Some((code, shown)) = on_terminal(&conductor, ("xterm", "true", ""), test) else { return };
+    assert_eq!(code, Some(0), "{shown}");
     // The bar of the fan-out, and the end of the last step.
     assert!(shown.contains("] 1/1") && shown.contains("succeeded in"), "{shown}");
     assert!(shown.contains("report.md"), "{shown}");

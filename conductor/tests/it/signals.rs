@@ -4,9 +4,8 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::support::{
-    Place, Process, all_gone, descendants, eventually, main_job_arguments, many_files, skip,
-};
+use crate::processes::{Process, all_gone, descendants};
+use crate::support::{Place, eventually, main_job_arguments, many_files, skip};
 
 /// Starts the main job over a tree that keeps it busy for a while, and waits until both extensions work.
 fn busy(place: &Place) -> (crate::support::Running, Vec<Process>) {

@@ -14,6 +14,8 @@ use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::processes::{Process, descendants};
+
 /// Everything is over long before; a test that waits so long has failed.
 pub(crate) const BOUND: Duration = Duration::from_secs(300);
 
@@ -49,7 +51,10 @@ impl Place {
             .env("SYMPHONY_EXTENSION_DIRS", repository().join("extensions"))
             .env("SYMPHONY_BUILD_PROFILE", "dev")
             .env("CARGO_TARGET_DIR", target_folder())
+            .env("XDG_CONFIG_HOME", self.path("config"))
             .env_remove("SYMPHONY_LOG")
+            .env_remove("SYMPHONY_CONFIG")
+            .env_remove("NO_COLOR")
             .stdin(Stdio::null());
         command
     }
@@ -209,62 +214,70 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A process, known by its pid and its start: pids are given again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Process {
-    pub(crate) pid: u32,
-    pub(crate) started: u64,
-    pub(crate) name: String,
-    parent: u32,
+/// Gives `outer` the surroundings of `inner`: its variables, those that it is not to have, its folder.
+fn surround(outer: &mut Command, inner: &Command) {
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer.current_dir(inner.get_current_dir().expect("a place")).stdin(Stdio::null());
 }
 
-impl Process {
-    fn read(pid: u32) -> Option<Self> {
-        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        let stat = String::from_utf8_lossy(&stat).into_owned();
-        let (head, rest) = stat.rsplit_once(") ")?;
-        let name = head.split_once('(')?.1.to_owned();
-        let fields: Vec<&str> = rest.split(' ').collect();
-        // A zombie has ended: it only waits for its parent to take note.
-        if fields[0] == "Z" {
-            return None;
-        }
-        Some(Self { pid, started: fields[19].parse().ok()?, name, parent: fields[1].parse().ok()? })
-    }
+/// `command`, run by a shell's `script` as its arguments; `outer` runs the shell.
+pub(crate) fn by_a_shell(outer: &[&str], script: &str, command: &Command) -> Command {
+    let inner = ["sh", "-c", script, "sh"];
+    let mut words = outer.iter().chain(&inner);
+    let mut shell = Command::new(words.next().expect("a program"));
+    shell.args(words).arg(command.get_program()).args(command.get_args());
+    surround(&mut shell, command);
+    shell
+}
 
-    pub(crate) fn is_alive(&self) -> bool {
-        Self::read(self.pid).is_some_and(|now| now.started == self.started)
-    }
-
-    pub(crate) fn kill(&self) {
-        let pid = Pid::from_raw(i32::try_from(self.pid).expect("a pid")).expect("a pid");
-        // Only this very process, which the test has started.
-        if self.is_alive() {
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
+/// What `command` writes to a terminal of the kind `term`, after `setup`; `None`, and `test` is skipped, where
+/// there is no program that makes one. `output`: where its stdout goes instead.
+pub(crate) fn on_terminal(
+    command: &Command,
+    (term, setup, output): (&str, &str, &str),
+    test: &str,
+) -> Option<(Option<i32>, String)> {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<String> = words.map(|word| format!("'{}'", word.to_str().expect("plain words"))).collect();
+    let line = format!("{setup}; {} {output}", words.join(" "));
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+    surround(&mut script, command);
+    script.env("TERM", term);
+    match script.output() {
+        Ok(output) => Some((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())),
+        Err(error) => {
+            skip(test, &format!("script cannot be run: {error}"));
+            None
         }
     }
 }
 
-/// All descendants of a process.
-pub(crate) fn descendants(pid: u32) -> Vec<Process> {
-    let pids = fs::read_dir("/proc").expect("/proc").flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let all: Vec<Process> = pids.filter_map(Process::read).collect();
-    let mut found: Vec<Process> = Vec::new();
-    let mut parents = vec![pid];
-    while let Some(parent) = parents.pop() {
-        for process in all.iter().filter(|process| process.parent == parent) {
-            parents.push(process.pid);
-            found.push(process.clone());
-        }
-    }
-    found
+/// An extension `bad` in the folder `mine`, which no compiler takes.
+pub(crate) fn package_with_a_mistake(place: &Place) {
+    place.write(
+        "mine/bad/extension.toml",
+        "name = \"bad\"\nversion = \"0.1.0\"\n[run]\ncommand = [\"bad\"]\n[build]\ncargo-package = \"bad\"\n",
+    );
+    let package = "[package]\nname = \"bad\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[workspace]\n";
+    place.write("mine/bad/Cargo.toml", package);
+    place.write("mine/bad/src/main.rs", "fn main() { let x: u8 = \"text\"; }\n");
 }
 
-/// Waits until none of these processes is left.
-#[track_caller]
-pub(crate) fn all_gone(processes: &[Process]) {
-    eventually("the end of all processes", || !processes.iter().any(Process::is_alive));
+/// A melody `m.toml` that stores `text`.
+pub(crate) fn melody_that_stores(place: &Place, text: &str) {
+    place.write(
+        "m.toml",
+        &format!(
+            "name = \"m\"\n[[steps]]\nid = \"a\"\ncall = \"echo.echo\"\nwith = {{ text = \"{text}\" }}\n\
+             output = {{ artifact = \"text\" }}\n"
+        ),
+    );
 }
 
 /// Makes a tree with the names that real trees have; gives how many files it has, hidden ones included.

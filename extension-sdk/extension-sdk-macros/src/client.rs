@@ -19,8 +19,10 @@ pub(crate) fn generate(interface: &Interface) -> TokenStream {
     quote! {
         #[doc = #documentation]
         #[derive(Clone, Debug)]
+        #[allow(dead_code, reason = "an extension that defines its own interface need not call itself")]
         #visibility struct #name(::extension_sdk::Client);
 
+        #[allow(dead_code, reason = "an extension that defines its own interface need not call itself")]
         impl #name {
             /// A client that calls through `caller`, with the default time limit for every call.
             #visibility fn new(caller: impl ::extension_sdk::Caller + 'static) -> Self {

@@ -65,6 +65,11 @@ pub(crate) fn expand(input: TokenStream) -> Result<TokenStream> {
             }
         }
 
+        // Its name is what the compiler says of a second export, besides that there are two `main`.
+        #[doc(hidden)]
+        #[allow(dead_code, reason = "only its name counts")]
+        const ONE_EXPORT_NAMES_ALL_INTERFACES: () = ();
+
         fn main() -> ::std::process::ExitCode {
             ::extension_sdk::run::<#kind>()
         }

@@ -1,8 +1,8 @@
 //! What an interface says, taken from the trait and checked: every mistake is reported at its own place, all of
 //! them at once.
 
-use proc_macro2::{Span, TokenStream};
-use quote::format_ident;
+use proc_macro2::{Span, TokenStream, TokenTree};
+use quote::{ToTokens as _, format_ident};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{
@@ -12,6 +12,12 @@ use syn::{
 
 /// LIMIT: bytes of a method's or interface's name, as the wire has it.
 const NAME_BYTES_MAX: usize = 64;
+
+/// What the typed client has besides the interface's methods.
+const CLIENT_METHODS: [&str; 2] = ["new", "with_timeout"];
+
+const OWNED_ARGUMENT: &str = "an argument is an owned value, because it comes from another process: use `String` for `&str`, \
+     `Vec<T>` for `&[T]`; only `cx: &Context` is borrowed";
 
 /// A trait that is an interface.
 pub(crate) struct Interface {
@@ -97,8 +103,30 @@ impl Interface {
                 other => errors.add(&other, "an interface has methods only"),
             }
         }
+        check_names(&methods, &mut errors);
         errors.into_result()?;
         Ok(Self { item, documentation, methods })
+    }
+}
+
+/// Names that what is generated could not bear: the compiler would name code that the author never wrote.
+fn check_names(methods: &[Method], errors: &mut Errors) {
+    for (index, method) in methods.iter().enumerate() {
+        let name = &method.wire_name;
+        if methods[..index].iter().any(|other| other.wire_name == *name) {
+            errors.at(
+                method.name.span(),
+                &format!(
+                    "there are two methods `{name}`: callers name a method by this alone, so rename one"
+                ),
+            );
+        }
+        if CLIENT_METHODS.contains(&name.as_str()) || name.starts_with("__") {
+            errors.at(
+                method.name.span(),
+                &format!("the name `{name}` is taken by what `#[interface]` generates: choose another name"),
+            );
+        }
     }
 }
 
@@ -168,14 +196,10 @@ fn parse_parameters(item: &TraitItemFn, errors: &mut Errors) -> Vec<Parameter> {
             continue;
         }
         match &*input.ty {
-            Type::Reference(reference) => errors.add(
-                reference,
-                "an argument is an owned value, because it comes from another process: use `String` for `&str`, \
-                 `Vec<T>` for `&[T]`; only `cx: &Context` is borrowed",
-            ),
             Type::ImplTrait(kind) => {
                 errors.add(kind, "an argument has one known type: it is decoded from bytes");
             }
+            kind if borrows(kind.to_token_stream()) => errors.add(kind, OWNED_ARGUMENT),
             _ => {}
         }
         match &*input.pat {
@@ -195,7 +219,7 @@ fn parse_parameters(item: &TraitItemFn, errors: &mut Errors) -> Vec<Parameter> {
 }
 
 fn parse_result(item: &TraitItemFn, errors: &mut Errors) -> Option<Type> {
-    const RESULT: &str = "a method of an interface returns `Result<T, Fault>`, because a call can always fail: use `Result<(), Fault>` where there is nothing to return";
+    const RESULT: &str = "a method of an interface returns `Result<T, Fault>`, because a call can always fail, and its caller may be in another process: use `Result<(), Fault>` where there is nothing to return";
     let ReturnType::Type(_, kind) = &item.sig.output else {
         errors.at(item.sig.ident.span(), RESULT);
         return None;
@@ -206,11 +230,34 @@ fn parse_result(item: &TraitItemFn, errors: &mut Errors) -> Option<Type> {
         && let PathArguments::AngleBracketed(arguments) = &last.arguments
         && arguments.args.len() == 2
         && let Some(GenericArgument::Type(result)) = arguments.args.first()
+        && arguments.args.last().is_some_and(is_fault)
     {
+        if borrows(result.to_token_stream()) {
+            errors.add(
+                result,
+                "a result is an owned value, because it goes to another process: use `String` for `&str`, `Vec<T>` \
+                 for `&[T]`",
+            );
+        }
         return Some(result.clone());
     }
     errors.add(kind, RESULT);
     None
+}
+
+/// Whether a type is `Fault`, by its last name: `extension_sdk::Fault` and `MyFault` are.
+fn is_fault(argument: &GenericArgument) -> bool {
+    matches!(argument, GenericArgument::Type(Type::Path(path))
+        if path.path.segments.last().is_some_and(|last| last.ident.to_string().ends_with("Fault")))
+}
+
+/// Whether a type has a reference or a lifetime in it, at any depth.
+fn borrows(kind: TokenStream) -> bool {
+    kind.into_iter().any(|token| match token {
+        TokenTree::Group(group) => borrows(group.stream()),
+        TokenTree::Punct(punctuation) => matches!(punctuation.as_char(), '&' | '\''),
+        TokenTree::Ident(_) | TokenTree::Literal(_) => false,
+    })
 }
 
 /// `#[method(idempotent, pure)]`.

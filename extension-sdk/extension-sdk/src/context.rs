@@ -12,8 +12,11 @@ use ipc_protocol::{Fault, FaultCode, Retry};
 use parking_lot::Mutex;
 
 /// LIMIT: the shortest time between two progress messages of one call; what comes sooner is left out, unless
-/// it says that everything is done.
+/// it is the first that says that everything is done.
 pub const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// LIMIT: bytes of a progress message's text; the rest is cut at a character boundary.
+pub const PROGRESS_MESSAGE_BYTES_MAX: usize = 1 << 10;
 
 /// Where progress goes.
 pub(crate) trait ProgressSink: Send + Sync {
@@ -33,6 +36,7 @@ pub(crate) struct CallState {
 struct Reported {
     done: u64,
     at: Option<Instant>,
+    was_all: bool,
 }
 
 impl CallState {
@@ -121,15 +125,38 @@ impl Context {
         self.call.check(Instant::now)
     }
 
-    /// Says how far the call is, in the method's own unit. Cheap to call often: see
-    /// [`PROGRESS_INTERVAL_MIN`]. What went back is left out.
+    /// Says how far the call is: `done` of `total`, in the method's own unit, and in `message` a clause for
+    /// people. `total` is `None` where nobody knows.
+    ///
+    /// Cheap to call often: the first report is sent, then one in [`PROGRESS_INTERVAL_MIN`], and the first in
+    /// which `done` is `total`. What does not go forward is left out, and a message is cut at
+    /// [`PROGRESS_MESSAGE_BYTES_MAX`]. A host may drop reports; nothing may depend on one.
+    ///
+    /// ```
+    /// use extension_sdk::{Context, Fault};
+    ///
+    /// fn sum(cx: &Context, numbers: &[u64]) -> Result<u64, Fault> {
+    ///     let mut sum = 0;
+    ///     for (done, number) in (1..).zip(numbers) {
+    ///         cx.check()?;
+    ///         sum += number;
+    ///         cx.progress(done, Some(numbers.len() as u64), "adding");
+    ///     }
+    ///     Ok(sum)
+    /// }
+    /// # assert_eq!(sum(&extension_sdk::testing::context(), &[1, 2])?, 3);
+    /// # Ok::<(), Fault>(())
+    /// ```
     pub fn progress(&self, done: u64, total: Option<u64>, message: &str) {
         let mut reported = self.call.progress.lock();
         let now = Instant::now();
         let is_due = reported.at.is_none_or(|at| now.duration_since(at) >= PROGRESS_INTERVAL_MIN);
         let is_new = reported.at.is_none() || done > reported.done;
-        if is_new && (is_due || total == Some(done)) {
-            *reported = Reported { done, at: Some(now) };
+        let is_all = total == Some(done);
+        // Whoever raises the total with every step is done with all each time: that is for free only once.
+        if is_new && (is_due || is_all && !reported.was_all) {
+            *reported = Reported { done, at: Some(now), was_all: reported.was_all || is_all };
+            let message = &message[..message.floor_char_boundary(PROGRESS_MESSAGE_BYTES_MAX)];
             self.sink.progress(self.call.id, Progress::new(done, total, message));
         }
     }
@@ -162,8 +189,19 @@ mod tests {
         cx.progress(10, Some(10), "all");
         cx.progress(10, Some(10), "again");
         cx.progress(3, Some(3), "back");
+        cx.progress(11, Some(11), "all of more");
         let done: Vec<_> = kept.0.lock().iter().map(|progress| progress.done).collect();
         assert_eq!(done, [5, 10]);
+    }
+
+    #[test]
+    fn a_long_progress_message_is_cut_at_a_character() {
+        let (cx, kept) = context(None);
+        cx.progress(1, None, &"\u{fc}".repeat(PROGRESS_MESSAGE_BYTES_MAX));
+        assert_eq!(kept.0.lock()[0].message, "\u{fc}".repeat(PROGRESS_MESSAGE_BYTES_MAX / 2));
+        let (cx, kept) = context(None);
+        cx.progress(1, None, &format!("x{}", "\u{fc}".repeat(PROGRESS_MESSAGE_BYTES_MAX)));
+        assert_eq!(kept.0.lock()[0].message.len(), PROGRESS_MESSAGE_BYTES_MAX - 1);
     }
 
     #[test]

@@ -1,12 +1,18 @@
 //! Tests an extension alone: without a conductor, without building its binary.
 //!
-//! [`in_process`] calls the extension's methods on the caller's own thread, [`over_socket`] through a real
-//! channel with the same serving loop as the extension's process, [`process`] through a channel to the built
-//! binary. All are a [`Caller`], so the typed clients work with each, and a test may be generic over them.
-//! [`context`] is for calling a method directly.
+//! | what | runs the methods | for |
+//! |---|---|---|
+//! | [`in_process`] | on the caller's own thread | most tests: arguments, results, faults, configuration |
+//! | [`over_socket`] | in the serving loop of an extension's process, on a thread of the test's | many calls at once, cancelling |
+//! | [`process`] | in the built binary | what only a process has: files, environment, its end |
+//! | [`OneCall`], [`context`] | the test calls the method itself | deadline, cancellation, progress |
+//!
+//! The first three are a [`Caller`], so the typed clients work with each, and a test may be generic over them.
+//!
+//! # Results and faults
 //!
 //! ```
-//! use extension_sdk::{Caller, Fault, testing};
+//! use extension_sdk::{Caller, Fault, FaultCode, testing};
 //!
 //! #[extension_sdk::interface]
 //! pub trait Greeter {
@@ -19,6 +25,9 @@
 //!
 //! impl Greeter for Polite {
 //!     fn greet(&self, name: String) -> Result<String, Fault> {
+//!         if name.is_empty() {
+//!             return Err(Fault::new(FaultCode::InvalidArgument, "`name` is empty"));
+//!         }
 //!         Ok(format!("Good day, {name}."))
 //!     }
 //! }
@@ -31,15 +40,95 @@
 //!     let greeter = GreeterClient::new(caller);
 //!     let greeting = testing::block_on(greeter.greet("Ada".into()));
 //!     assert_eq!(greeting.expect("it greets"), "Good day, Ada.");
+//!     assert_eq!(testing::fault(greeter.greet(String::new())).code, FaultCode::InvalidArgument);
 //! }
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # fn main() -> Result<(), Fault> {
 //! greets(testing::in_process::<Polite>()?);
 //! greets(testing::over_socket::<Polite>()?);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Deadline, cancellation, progress
+//!
+//! A method that takes a [`Context`] is called with that of a [`OneCall`]:
+//!
+//! ```
+//! use std::time::Duration;
+//! use extension_sdk::testing::OneCall;
+//! use extension_sdk::{Context, Fault, FaultCode};
+//!
+//! fn count(cx: &Context, to: u64) -> Result<u64, Fault> {
+//!     for done in 1..=to {
+//!         cx.check()?;
+//!         cx.progress(done, Some(to), "counting");
+//!     }
+//!     Ok(to)
+//! }
+//!
+//! let call = OneCall::new();
+//! assert_eq!(count(&call.context(), 1000)?, 1000);
+//! assert_eq!(call.progress().last().map(|last| (last.done, last.total)), Some((1000, Some(1000))));
+//!
+//! let late = OneCall::within(Duration::ZERO);
+//! assert_eq!(count(&late.context(), 1000).map_err(|fault| fault.code), Err(FaultCode::DeadlineExceeded));
+//!
+//! // Without an end, if it would not ask.
+//! let cancelled = OneCall::cancelled_by_progress();
+//! assert_eq!(count(&cancelled.context(), u64::MAX).map_err(|fault| fault.code), Err(FaultCode::Cancelled));
+//! # Ok::<(), Fault>(())
+//! ```
+//!
+//! # Configuration
+//!
+//! [`in_process_with`], [`over_socket_with`] and [`process_with`] give the manifest's `[config]` table as whatever can be
+//! serialized; what the start refuses is an error of theirs:
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use extension_sdk::{Fault, FaultCode, Setup, testing};
+//!
+//! #[extension_sdk::message]
+//! struct Settings { greeting: String }
+//!
+//! struct Configured { greeting: String }
+//!
+//! impl Configured {
+//!     fn start(setup: &Setup<Settings>) -> Result<Self, Fault> {
+//!         Ok(Self { greeting: setup.config().greeting.clone() })
+//!     }
+//! }
+//!
+//! #[extension_sdk::interface]
+//! pub trait Greeter {
+//!     /// Greets.
+//!     fn greet(&self, name: String) -> Result<String, Fault>;
+//! }
+//!
+//! impl Greeter for Configured {
+//!     fn greet(&self, name: String) -> Result<String, Fault> {
+//!         Ok(format!("{}, {name}", self.greeting))
+//!     }
+//! }
+//!
+//! # mod hidden { use super::*;
+//! extension_sdk::export!(Configured as Greeter, start = Configured::start);
+//! # }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = BTreeMap::from([("greeting", "Hello")]);
+//! let greeter = GreeterClient::new(testing::in_process_with::<Configured>(&config)?);
+//! assert_eq!(testing::block_on(greeter.greet("Ada".into()))?, "Hello, Ada");
+//!
+//! let refused = testing::in_process::<Configured>().map(|_| ()).unwrap_err();
+//! assert_eq!(refused.code, FaultCode::InvalidArgument);
+//! assert!(refused.message.contains("greeting"));
+//! # Ok(())
+//! # }
+//! ```
 
+mod one_call;
 mod socket;
 
 use std::fmt;
@@ -47,16 +136,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use ipc_protocol::control::Progress;
 use ipc_protocol::handshake::MethodEntry;
 use ipc_protocol::{Fault, FaultCode, Origin};
 use ipc_transport::scan::scan;
-use ipc_transport::{Answer, CallError, CallResult, Caller, Encoded, Reply, Request};
+use ipc_transport::{Answer, CallError, CallResult, Caller, Encoded, Message, Reply, Request};
 use serde::Serialize;
 
 pub use crate::block_on::block_on;
+pub use ipc_protocol::control::Progress;
+pub use one_call::OneCall;
 pub use socket::{OverSocket, over_socket, over_socket_with, process, process_with};
 
+use crate::client::Call;
 use crate::context::{CallState, Context, ProgressSink};
 use crate::definition::Extension;
 use crate::service::{self, MethodTraits, Service};
@@ -75,7 +166,7 @@ impl fmt::Debug for InProcess {
     }
 }
 
-/// Starts `T` without a `[config]` table.
+/// Starts `T` without a `[config]` table, to be called on the test's own thread: see [the module](self).
 ///
 /// # Errors
 ///
@@ -108,19 +199,42 @@ fn encode_config(config: &impl Serialize) -> Result<Vec<u8>, Fault> {
 }
 
 /// A context of no call: not cancelled, without a deadline, its progress read by nobody.
+///
+/// ```
+/// assert_eq!(extension_sdk::testing::context().remaining(), None);
+/// ```
 #[must_use]
 pub fn context() -> Context {
-    context_until(None)
+    context_until(None, None)
 }
 
-fn context_until(deadline: Option<Instant>) -> Context {
-    Context::new(Arc::new(CallState::new(0, Instant::now(), deadline)), Arc::new(Nobody))
+/// The fault that a call ends with.
+///
+/// # Panics
+///
+/// The call ends otherwise: the test fails, and says how.
+#[track_caller]
+pub fn fault<R: Message>(call: Call<R>) -> Fault {
+    match block_on(call) {
+        Err(CallError::Fault(fault)) => fault,
+        Err(error) => panic!("the call ended without a fault: {error:?}"),
+        Ok(_) => panic!("the call ended with a result, not with a fault"),
+    }
 }
 
-struct Nobody;
+fn context_until(deadline: Option<Instant>, hears: Option<ipc_transport::ProgressSink>) -> Context {
+    Context::new(Arc::new(CallState::new(0, Instant::now(), deadline)), Arc::new(Told(hears)))
+}
 
-impl ProgressSink for Nobody {
-    fn progress(&self, _: u64, _: Progress) {}
+/// Whoever made the call, if he wants to hear of its progress.
+struct Told(Option<ipc_transport::ProgressSink>);
+
+impl ProgressSink for Told {
+    fn progress(&self, _: u64, progress: Progress) {
+        if let Some(hears) = &self.0 {
+            hears.tell(progress);
+        }
+    }
 }
 
 impl Caller for InProcess {
@@ -135,7 +249,8 @@ impl InProcess {
         let method = find(self.methods.iter().map(|method| &method.entry), request.method)?;
         let body = request.payload.into_encoded()?;
         let mut result = Vec::new();
-        self.service.run(method, &context_until(Some(request.deadline)), &body.bytes, &mut result)?;
+        let cx = context_until(Some(request.deadline), request.progress);
+        self.service.run(method, &cx, &body.bytes, &mut result)?;
         answer(result)
     }
 }
@@ -186,6 +301,47 @@ mod tests {
         use super::{Nest, Nesting};
         crate::export!(Nest as Nesting);
         const _: fn() -> std::process::ExitCode = main;
+    }
+
+    #[extension_sdk::interface]
+    pub(super) trait Counting {
+        /// Reports once.
+        fn count(&self, cx: &Context) -> Result<(), Fault>;
+    }
+
+    #[derive(Default)]
+    struct Count;
+
+    impl Counting for Count {
+        fn count(&self, cx: &Context) -> Result<(), Fault> {
+            cx.progress(1, Some(2), "counting");
+            Ok(())
+        }
+    }
+
+    mod counting {
+        use super::{Count, Counting};
+        crate::export!(Count as Counting);
+        const _: fn() -> std::process::ExitCode = main;
+    }
+
+    #[test]
+    fn whoever_makes_a_call_hears_of_its_progress() {
+        let callers: [Arc<dyn Caller>; 2] =
+            [Arc::new(in_process::<Count>().unwrap()), Arc::new(over_socket::<Count>().unwrap())];
+        for caller in callers {
+            let heard: Arc<parking_lot::Mutex<Vec<_>>> = Arc::default();
+            let hears = Arc::clone(&heard);
+            let sink = ipc_transport::ProgressSink::new(move |progress: Progress| {
+                hears.lock().push((progress.done, progress.total));
+            });
+            let payload = ipc_transport::Payload::Encoded(Encoded::from_value(&[(); 0]).unwrap());
+            let request = Request::new("count", payload, std::time::Duration::from_secs(60));
+            // Progress comes before the answer.
+            let answer = block_on(caller.call(request.with_progress(sink)));
+            assert!(answer.is_ok(), "{answer:?}");
+            assert_eq!(*heard.lock(), [(1, Some(2))]);
+        }
     }
 
     #[test]

@@ -16,7 +16,9 @@
 //! | `goodbye`           | says goodbye instead of answering, and lives on                                 |
 //! | `goodbye-exit`      | answers, says goodbye and exits with code 0                                     |
 //! | `exit-idle`         | answers and exits with code 0                                                   |
+//! | `progress`          | says three times how far it is, and answers                                     |
 //! | `stall`             | never answers this call                                                         |
+//! | `heartbeat`         | sends a heartbeat, and answers                                                  |
 //! | `deaf`              | stops reading                                                                   |
 //! | `close-channel`     | closes the channel and lives on                                                 |
 //! | `crash-abort`, `crash-segv`, `crash-panic`, `crash-exit`, `crash-clean` | ends: by SIGABRT, SIGSEGV, a panic, code 9, code 0 |
@@ -90,7 +92,19 @@ pub(crate) fn misbehave(mode: &str, channel: &UnixStream, hello: &Hello, call: &
             answer(channel, epoch, call)?;
             exit(0)
         }
+        "progress" => {
+            for done in 1..=3 {
+                let body = Writer::default().map(2).text("done").number(done).text("total").number(3);
+                send(channel, &frame(kind::PROGRESS, epoch, call.id, &body.0))?;
+            }
+            answer(channel, epoch, call)
+        }
         "stall" => Ok(()),
+        "heartbeat" => {
+            let body = Writer::default().map(2).text("running").number(1).text("oldest_ms").number(0);
+            send(channel, &frame(kind::HEARTBEAT, epoch, 0, &body.0))?;
+            answer(channel, epoch, call)
+        }
         "deaf" => system::sleep_for_ever(),
         "close-channel" => {
             system::close_all_but_output();

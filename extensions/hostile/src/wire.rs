@@ -13,8 +13,10 @@ pub(crate) mod kind {
     pub(crate) const REPLY: u8 = 5;
     pub(crate) const FAULT: u8 = 6;
     pub(crate) const CANCEL: u8 = 7;
+    pub(crate) const PROGRESS: u8 = 8;
     pub(crate) const LOG: u8 = 14;
     pub(crate) const GOODBYE: u8 = 21;
+    pub(crate) const HEARTBEAT: u8 = 22;
 }
 
 const CODEC_NONE: u8 = 0;

@@ -42,8 +42,6 @@ impl fmt::Display for ProcessEnd {
 /// What the host had done when an instance ended: the reason if the host ended it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostAct {
-    /// The host stops as a whole.
-    Shutdown,
     /// It was asked to end, for this reason (`idle`, `stopped by request`).
     Stop {
         /// Why.
@@ -51,26 +49,8 @@ pub enum HostAct {
         /// Whether it had to be killed.
         forced: bool,
     },
-    /// It did not become ready in time.
-    StartTimeout {
-        /// What was waited for, and how long.
-        what: String,
-    },
-    /// It said itself that it cannot start.
-    StartRefused {
-        /// Why, in its words.
-        what: String,
-    },
-    /// It broke the protocol and was killed.
-    Violation {
-        /// How.
-        what: String,
-    },
-    /// Killed for this reason.
-    Killed {
-        /// Why.
-        why: String,
-    },
+    /// It was ended, and why is its class already, however it then went.
+    Ended(ExitClass),
 }
 
 /// What an instance was doing when it ended.
@@ -124,6 +104,11 @@ pub enum ExitClass {
         /// Why, in its words.
         what: String,
     },
+    /// It hung and was ended.
+    Hang {
+        /// How that showed.
+        what: String,
+    },
     /// It broke the protocol and was killed.
     ProtocolViolation {
         /// How.
@@ -158,6 +143,7 @@ impl ExitClass {
             Self::Signal { .. } => "signal",
             Self::StartTimeout { .. } => "start-timeout",
             Self::StartRefused { .. } => "start-refused",
+            Self::Hang { .. } => "hang",
             Self::ProtocolViolation { .. } => "protocol-violation",
             Self::KilledByHost { .. } => "killed-by-host",
             Self::HostShutdown => "host-shutdown",
@@ -188,6 +174,7 @@ impl fmt::Display for ExitClass {
             Self::Signal { number, during } => write!(f, "{} ended it{during}", signal_name(*number)),
             Self::StartTimeout { what } => write!(f, "it did not start in time: {what}"),
             Self::StartRefused { what } => write!(f, "it refused to start: {what}"),
+            Self::Hang { what } => write!(f, "it hung: {what}"),
             Self::ProtocolViolation { what } => write!(f, "it broke the protocol: {what}"),
             Self::KilledByHost { why } => write!(f, "the host killed it: {why}"),
             Self::HostShutdown => f.write_str("the host stops"),
@@ -258,13 +245,8 @@ pub fn classify(
 ) -> ExitClass {
     // What the host did comes first: the signal that it sent is its own doing.
     match host_act {
-        Some(HostAct::Shutdown) => return ExitClass::HostShutdown,
-        Some(HostAct::StartTimeout { what }) => return ExitClass::StartTimeout { what },
-        Some(HostAct::StartRefused { what }) => return ExitClass::StartRefused { what },
-        Some(HostAct::Violation { what }) => return ExitClass::ProtocolViolation { what },
-        Some(HostAct::Killed { why }) | Some(HostAct::Stop { why, forced: true }) => {
-            return ExitClass::KilledByHost { why };
-        }
+        Some(HostAct::Ended(class)) => return class,
+        Some(HostAct::Stop { why, forced: true }) => return ExitClass::KilledByHost { why },
         // Asked to end: SIGTERM is an answer as good as code 0.
         Some(HostAct::Stop { why, forced: false })
             if end.is_success() || end == ProcessEnd::Signaled(Signal::TERM.as_raw()) =>
@@ -380,18 +362,33 @@ mod tests {
             (Signaled(15), stop(false), Idle, "", "stopped", "the host stopped it: idle"),
             (Exited(9), stop(false), Idle, "", "fault", "it exited with code 9"),
             (Signaled(9), stop(true), Idle, "", "killed-by-host", "the host killed it: idle"),
-            (Signaled(9), Some(HostAct::Shutdown), Calls(1), "", "host-shutdown", "the host stops"),
             (
                 Signaled(9),
-                Some(HostAct::StartTimeout { what: "no Welcome in 5 s".into() }),
+                Some(HostAct::Ended(ExitClass::HostShutdown)),
+                Calls(1),
+                "",
+                "host-shutdown",
+                "the host stops",
+            ),
+            (
+                Signaled(9),
+                Some(HostAct::Ended(ExitClass::StartTimeout { what: "no Welcome in 5 s".into() })),
                 Start,
                 "",
                 "start-timeout",
                 "it did not start in time: no Welcome in 5 s",
             ),
             (
+                Signaled(15),
+                Some(HostAct::Ended(ExitClass::Hang { what: "it said nothing".into() })),
+                Calls(1),
+                "",
+                "hang",
+                "it hung: it said nothing",
+            ),
+            (
                 Signaled(9),
-                Some(HostAct::Violation { what: "garbage".into() }),
+                Some(HostAct::Ended(ExitClass::ProtocolViolation { what: "garbage".into() })),
                 Calls(1),
                 PANIC,
                 "protocol-violation",

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::events::{EVENTS_KEPT_MAX, EventReader, HostEvent};
 use crate::expiry::{Expiry, TimerExpiry};
 use crate::extension::{Deadlines, Extension, HostShared, Order, supervise};
+use crate::hang::HangLimits;
 use crate::logs::{LogSink, TracingLog};
 use crate::manifest::Manifest;
 use crate::route::Route;
@@ -44,6 +45,8 @@ pub struct HostOptions {
     pub ready_timeout: Duration,
     /// How long each step of stopping one extension may take.
     pub stop_times: StopTimes,
+    /// How long an instance may be as if it hung; then it is ended, and started again as after any failure.
+    pub hang_limits: HangLimits,
 }
 
 /// How long each step of a stop may take; then comes the next.
@@ -74,6 +77,7 @@ impl HostOptions {
                 goodbye: Duration::from_secs(5),
                 terminate: Duration::from_secs(3),
             },
+            hang_limits: HangLimits::default(),
         }
     }
 }
@@ -152,6 +156,7 @@ impl Host {
             welcome_timeout: options.welcome_timeout,
             ready_timeout: options.ready_timeout,
             stop_times: options.stop_times,
+            hang_limits: options.hang_limits,
             began: Instant::now(),
             closing: watch::Sender::new(None),
         };

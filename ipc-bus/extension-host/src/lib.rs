@@ -31,32 +31,38 @@
 //! # }
 //! ```
 //!
-//! Reading order: [`diagnostic`] and [`manifest`] (what an extension is), [`supervised`] and [`exit`] (a
-//! process and its end), [`restart`] (what follows from it), [`logs`], [`events`], [`expiry`] (what the outside
-//! sees and decides), `extension` (one extension's life), `route` (the way of a call), `host` (all of them).
+//! Reading order: [`diagnostic`] and [`manifest`] (what an extension is), `program`, [`supervised`], `sweep` and
+//! [`exit`] (a process and its end), [`restart`] (what follows from it), [`logs`], [`events`], [`expiry`] (what the
+//! outside sees and decides), `hang` and `extension` (one extension's life), `route` (the way of a call), `host`
+//! (all of them).
 
 pub mod diagnostic;
 pub mod events;
 pub mod exit;
 pub mod expiry;
 mod extension;
+mod hang;
 mod host;
 pub mod logs;
 pub mod manifest;
+mod program;
 mod random;
 pub mod restart;
 mod route;
 mod snapshot;
 pub mod supervised;
+mod sweep;
 mod tail;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use events::{EventKind, EventReader, HostEvent, InstanceId, Read};
 pub use exit::{ExitClass, ExitReport, ProcessEnd};
 pub use expiry::{Expired, Expiry, ExpiryHandle, TimerExpiry};
+pub use hang::HangLimits;
 pub use host::{Host, HostError, HostOptions, RegisterError, StopTimes, UnknownExtension};
 pub use logs::{LogLine, LogOrigin, LogSink, TracingLog};
 pub use manifest::Manifest;
 pub use route::Route;
 pub use snapshot::{ExtensionSnapshot, InstanceState, PastEnd, StartTimes};
 pub use supervised::{LauncherProgram, Program, Supervised};
+pub use sweep::INSTANCE_VARIABLE;

@@ -7,6 +7,9 @@
 //!     queue, ask for a start <------/   (at most CALL_ATTEMPTS_MAX attempts, within the deadline)
 //! ```
 //!
+//! A call's arguments are kept until its outcome is looked at, to make it again; one that ends at once, or is
+//! given up, keeps nothing. What is kept for one extension is bounded: beyond that, calls are made once.
+//!
 //! A route never looks its extension up again: the extension's own endpoint is what changes. It must not know
 //! how an extension is started.
 
@@ -14,12 +17,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::extension::{Broken, Extension, Outgoing, Place, Sent, Waiting};
+use crate::snapshot::InstanceState;
 use ipc_protocol::FaultCode;
 use ipc_transport::{CallError, CallResult, Caller, Cause, Reply, Request, RetryLog};
-use tokio::sync::oneshot;
-
-use crate::extension::{Extension, Outgoing, Place, Sent};
-use crate::snapshot::InstanceState;
 
 /// LIMIT: attempts of one call, the first included.
 const CALL_ATTEMPTS_MAX: u32 = 4;
@@ -27,7 +28,7 @@ const CALL_ATTEMPTS_MAX: u32 = 4;
 /// Calls one extension, wherever its instance is in its life. Cheap to clone.
 ///
 /// The first call starts the extension; calls wait while it starts, up to their deadline. While it is broken
-/// they are rejected, with the reason.
+/// they are refused, with the reason.
 ///
 /// # Concurrency
 ///
@@ -45,11 +46,17 @@ impl fmt::Debug for Route {
     }
 }
 
-/// A call with what it needs to be made again.
+/// A call with what it needs to be made again. Its arguments are counted as kept, until it is dropped.
 struct Call {
     extension: Arc<Extension>,
     outgoing: Outgoing,
     retry_log: Option<Arc<RetryLog>>,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.extension.give_back(self.outgoing.arguments.bytes.len() as u64);
+    }
 }
 
 impl Route {
@@ -66,7 +73,7 @@ impl Route {
 
 impl Caller for Route {
     fn call(&self, request: Request<'_>) -> Reply {
-        let Request { method, payload, mut deadline, on_overload, retry_log } = request;
+        let Request { method, payload, mut deadline, on_overload, retry_log, progress } = request;
         if let Some(call_time_max) = self.extension.manifest.limits.call_time_max {
             deadline = deadline.min(Instant::now() + call_time_max);
         }
@@ -75,35 +82,52 @@ impl Caller for Route {
             Ok(arguments) => arguments,
             Err(error) => return Reply::ready(Err(error.into())),
         };
-        let extension = Arc::clone(&self.extension);
-        let outgoing = Outgoing { method: method.into(), arguments, deadline, on_overload };
-        let call = Call { extension, outgoing, retry_log };
+        let outgoing = Outgoing { method: method.into(), arguments, deadline, on_overload, progress };
+        let is_kept = self.extension.keep(outgoing.arguments.bytes.len() as u64);
         // Sent or queued before this returns, so that calls of one caller stay in order.
-        let first = match self.extension.endpoint.load().as_ref() {
-            Some(endpoint) => {
-                Ok(Place::Sent(Sent { reply: call.outgoing.send(endpoint), epoch: endpoint.epoch }))
+        if let Some(endpoint) = self.extension.endpoint.load().as_ref() {
+            let reply = outgoing.send(endpoint);
+            if !is_kept {
+                // Made once: the connection has a bound of its own.
+                return reply;
             }
-            None => self.extension.send_or_wait(&call.outgoing, 0),
-        };
-        match first {
-            Ok(Place::Sent(Sent { reply, epoch })) => Reply::from_future(async move {
-                match reply.await {
-                    Err(error) if call.concerns_the_incarnation(&error, epoch) => {
-                        Box::pin(call.again(error, epoch)).await
-                    }
-                    result => result,
-                }
-            }),
-            Ok(Place::Waits(waits)) => Reply::from_future(call.begin(waits)),
+            let call = Call { extension: Arc::clone(&self.extension), outgoing, retry_log };
+            return call.follow(Sent { reply, epoch: endpoint.epoch });
+        }
+        if !is_kept {
+            return Reply::ready(Err(self.extension.keeps_enough()));
+        }
+        let call = Call { extension: Arc::clone(&self.extension), outgoing, retry_log };
+        match self.extension.send_or_wait(&call.outgoing, 0) {
+            Ok(Place::Sent(sent)) => call.follow(sent),
+            Ok(Place::Waits(waiting)) => Reply::from_future(call.begin(waiting)),
             Err(error) => Reply::ready(Err(error)),
         }
     }
 }
 
 impl Call {
+    /// A call that was sent. One that is over already keeps nothing, whether or not anybody looks at its reply.
+    fn follow(self, Sent { mut reply, epoch }: Sent) -> Reply {
+        match reply.take_result() {
+            Some(Err(error)) if self.concerns_the_incarnation(&error, epoch) => {
+                Reply::from_future(self.again(error, epoch))
+            }
+            Some(result) => Reply::ready(result),
+            None => Reply::from_future(async move {
+                match reply.await {
+                    Err(error) if self.concerns_the_incarnation(&error, epoch) => {
+                        Box::pin(self.again(error, epoch)).await
+                    }
+                    result => result,
+                }
+            }),
+        }
+    }
+
     /// The first attempt, where nothing was running.
-    async fn begin(self, waits: oneshot::Receiver<Sent>) -> CallResult {
-        let Sent { reply, epoch } = self.sent(waits).await?;
+    async fn begin(self, waiting: Waiting) -> CallResult {
+        let Sent { reply, epoch } = self.sent(waiting).await?;
         match reply.await {
             Err(error) if self.concerns_the_incarnation(&error, epoch) => self.again(error, epoch).await,
             result => result,
@@ -116,7 +140,7 @@ impl Call {
             let Some(cause) = self.reason_to_retry(&error) else { return Err(error) };
             let sent = match self.extension.send_or_wait(&self.outgoing, epoch) {
                 Ok(Place::Sent(sent)) => Ok(sent),
-                Ok(Place::Waits(waits)) => self.sent(waits).await,
+                Ok(Place::Waits(waiting)) => self.sent(waiting).await,
                 Err(full) => Err(full),
             };
             let sent = match sent {
@@ -164,10 +188,10 @@ impl Call {
     }
 
     /// Waits until the queue has sent the call, or there is a reason to wait no longer.
-    async fn sent(&self, mut waits: oneshot::Receiver<Sent>) -> Result<Sent, CallError> {
+    async fn sent(&self, mut waiting: Waiting) -> Result<Sent, CallError> {
         let why = tokio::select! {
             biased;
-            sent = &mut waits => match sent {
+            sent = &mut waiting.sent => match sent {
                 Ok(sent) => return Ok(sent),
                 Err(_) => return Err(host_stops()),
             },
@@ -181,7 +205,7 @@ impl Call {
             }
         };
         // Sent at the last moment, it has another outcome.
-        self.extension.give_up(&mut waits).ok_or(why)
+        self.extension.give_up(&mut waiting).ok_or(why)
     }
 
     /// Waits until it is certain that no incarnation follows.
@@ -191,16 +215,7 @@ impl Call {
         loop {
             let phase = phases.borrow_and_update().clone();
             match phase.state {
-                InstanceState::Broken => {
-                    let (reason, until) = match phase.broken {
-                        Some((reason, until)) => (reason, Some(until)),
-                        None => ("".into(), None),
-                    };
-                    let reason = format!("extension `{}` is broken: {reason}", extension.name);
-                    let retry_after =
-                        until.map(|until| until.saturating_duration_since(tokio::time::Instant::now()));
-                    return CallError::Rejected { reason, retry_after };
-                }
+                InstanceState::Broken => return is_broken(&extension.name, phase.broken),
                 InstanceState::Closed => return host_stops(),
                 _ => {}
             }
@@ -208,6 +223,20 @@ impl Call {
                 return host_stops();
             }
         }
+    }
+}
+
+/// The refusal of an extension that is left alone: its own doing, unless it could not even be started.
+fn is_broken(name: &str, broken: Option<Broken>) -> CallError {
+    let until = broken.as_ref().map(|broken| broken.until);
+    let retry_after = until.map(|until| until.saturating_duration_since(tokio::time::Instant::now()));
+    let by_itself = broken.as_ref().is_some_and(|broken| broken.by_itself);
+    let why = broken.map_or("".into(), |broken| broken.reason);
+    let reason = format!("extension `{name}` is broken: {why}");
+    if by_itself {
+        CallError::NotDelivered(Cause::Broken { reason, retry_after })
+    } else {
+        CallError::Rejected { reason, retry_after }
     }
 }
 

@@ -96,6 +96,13 @@ pub struct ExtensionSnapshot {
     pub restarts: u64,
     /// Calls sent to it.
     pub calls: u64,
+    /// The counters of all its connections together, those of incarnations that have ended included; what is a
+    /// state and no count (in flight, waiting, queued) is the present one's.
+    pub totals: ConnectionStatistics,
+    /// How long it has owed the oldest answer that nobody waits for any longer.
+    pub oldest_unanswered: Option<Duration>,
+    /// Bytes of arguments that are kept for calls to it that are not over; those of up to a KiB are not counted.
+    pub kept_bytes: u64,
     /// Calls that the host made again.
     pub retries: u64,
     /// Log lines that were dropped.

@@ -7,6 +7,7 @@
 //! spawn -> running --wait--> ended (reaped)
 //!             |  \-- terminate: SIGTERM to the program's group
 //!             |  \-- kill: the launcher kills every descendant
+//!             |  \-- launcher killed: what it can no longer kill is swept up, then ended
 //!             \-- dropped: killed, and reaped by a thread of its own
 //! ```
 //!
@@ -19,17 +20,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use extension_launcher::Arguments;
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt, Interest};
 use tokio::net::unix::pipe;
+use tokio::task::JoinHandle;
 
 use crate::exit::ProcessEnd;
+use crate::sweep::{Mark, ends_within, sweep};
 use crate::tail::Tail;
 
 /// LIMIT: how long a launcher may take to kill all descendants before it is killed itself.
@@ -62,7 +65,7 @@ pub struct Program {
     pub path: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// Its whole environment: nothing is inherited.
+    /// Its whole environment, but for the mark [`crate::INSTANCE_VARIABLE`]: nothing is inherited.
     pub environment: Vec<(OsString, OsString)>,
     /// Its working directory; `None`: this process's.
     pub working_directory: Option<PathBuf>,
@@ -119,8 +122,14 @@ pub enum SpawnError {
 #[derive(Debug)]
 pub struct Supervised {
     launcher_pid: Pid,
-    /// `None` once it is reaped, or handed over to the reaper.
+    /// `None` once it is handed over to the reaper.
     pidfd: Option<AsyncFd<OwnedFd>>,
+    /// What everything below the launcher bears.
+    mark: Mark,
+    /// Whether the launcher was told to kill everything, and so did.
+    is_ordered: bool,
+    /// The launcher is reaped, it ended so, and what it left behind is being killed.
+    sweeping: Option<(ProcessEnd, JoinHandle<()>)>,
     end: Option<ProcessEnd>,
     stdout: Option<pipe::Receiver>,
     stderr: Option<pipe::Receiver>,
@@ -143,11 +152,14 @@ pub fn spawn(launcher: &LauncherProgram, program: Program) -> Result<Supervised,
         working_directory: program.working_directory,
     };
     let mut command = Command::new(launcher.path());
+    let mark = Mark::random();
+    let (name, value) = mark.variable();
     command
         .arg0(extension_launcher::NAME)
         .args(arguments.to_command_line(program.path.as_os_str(), &program.arguments))
         .env_clear()
         .envs(program.environment)
+        .env(name, value)
         .stdin(program.channel.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -166,6 +178,9 @@ pub fn spawn(launcher: &LauncherProgram, program: Program) -> Result<Supervised,
         Ok(Supervised {
             launcher_pid: pid,
             pidfd: Some(watched(pidfd)?),
+            mark,
+            is_ordered: false,
+            sweeping: None,
             end: None,
             stdout: receiver(stdout.map(OwnedFd::from))?,
             stderr: receiver(stderr.map(OwnedFd::from))?,
@@ -219,13 +234,25 @@ impl Supervised {
             if let Some(end) = self.end {
                 return end;
             }
+            if let Some((end, sweep)) = &mut self.sweeping {
+                // An error means that the runtime ends, and nothing waits any longer.
+                let _ = sweep.await;
+                self.end = Some(*end);
+                continue;
+            }
             let Some(pidfd) = &self.pidfd else { return ProcessEnd::Unknown };
             match pidfd.readable().await {
                 Ok(mut ready) => ready.clear_ready(),
                 // The runtime's driver is gone: nobody can wait any more, and dropping kills.
                 Err(_) => return ProcessEnd::Unknown,
             }
-            self.end = reap(pidfd.get_ref());
+            let Some(end) = reap(pidfd.get_ref()) else { continue };
+            if may_have_left(end, self.is_ordered) {
+                let mark = self.mark.clone();
+                self.sweeping = Some((end, tokio::task::spawn_blocking(move || sweep(&mark))));
+            } else {
+                self.end = Some(end);
+            }
         }
     }
 
@@ -236,14 +263,16 @@ impl Supervised {
     }
 
     /// Has the launcher kill the program and every descendant at once.
-    pub fn kill(&self) {
+    pub fn kill(&mut self) {
+        self.is_ordered =
+            self.pidfd.as_ref().is_some_and(|pidfd| !ends_within(pidfd.get_ref(), Duration::ZERO));
         self.signal(Signal::USR1);
         // A program may stop its launcher: that must not delay its end.
         self.signal(Signal::CONT);
     }
 
     fn signal(&self, signal: Signal) {
-        if let (Some(pidfd), None) = (&self.pidfd, self.end) {
+        if let (Some(pidfd), None, None) = (&self.pidfd, &self.sweeping, self.end) {
             // It may have ended just now; then there is nothing to signal.
             let _ = rustix::process::pidfd_send_signal(pidfd.get_ref(), signal);
         }
@@ -262,7 +291,8 @@ impl Supervised {
         if let Ok(end) = tokio::time::timeout(LAUNCHER_KILL_TIME_MAX, self.wait()).await {
             return end;
         }
-        // The program stopped or disturbed its launcher. Its own child dies with it.
+        // The program stopped or disturbed its launcher. Its own child dies with it, the others by their mark.
+        self.is_ordered = false;
         self.signal(Signal::KILL);
         self.wait().await
     }
@@ -376,28 +406,43 @@ impl Drop for Supervised {
         if self.end.is_some() {
             return;
         }
-        self.kill();
         let Some(pidfd) = self.pidfd.take() else { return };
-        let pidfd = std::sync::Arc::new(pidfd.into_inner());
-        let given = std::sync::Arc::clone(&pidfd);
+        let pidfd = pidfd.into_inner();
+        let is_sweeping = self.sweeping.is_some();
+        let is_ordered = !ends_within(&pidfd, Duration::ZERO);
+        // A program may stop its launcher: that must not delay its end.
+        for signal in [Signal::USR1, Signal::CONT] {
+            let _ = rustix::process::pidfd_send_signal(&pidfd, signal);
+        }
+        let rest = Arc::new((pidfd, self.mark.clone()));
+        let given = Arc::clone(&rest);
+        let end = move |(pidfd, mark): &(OwnedFd, Mark)| {
+            let end = reap_killed(pidfd, is_ordered);
+            if is_sweeping || end.is_none_or(|(end, is_ordered)| may_have_left(end, is_ordered)) {
+                sweep(mark);
+            }
+        };
         // Killing takes milliseconds and must not be waited for here, perhaps on a runtime's only thread.
-        let reaper = std::thread::Builder::new().name("reaper".into()).spawn(move || reap_killed(&given));
+        let reaper = std::thread::Builder::new().name("reaper".into()).spawn(move || end(&given));
         if reaper.is_err() {
-            reap_killed(&pidfd);
+            end(&rest);
         }
     }
 }
 
-fn reap_killed(pidfd: &OwnedFd) {
-    let ended_within = |time: Duration| {
-        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-        let timeout = rustix::time::Timespec { tv_sec: seconds, tv_nsec: 0 };
-        let mut watched = [PollFd::new(pidfd, PollFlags::IN)];
-        matches!(rustix::io::retry_on_intr(|| poll(&mut watched, Some(&timeout))), Ok(1..))
-    };
-    if !ended_within(LAUNCHER_KILL_TIME_MAX) {
+/// Waits for a launcher that was told to kill everything, and reaps it: how it ended, and whether as it was
+/// told, if it had been.
+fn reap_killed(pidfd: &OwnedFd, is_ordered: bool) -> Option<(ProcessEnd, bool)> {
+    let by_itself = ends_within(pidfd, LAUNCHER_KILL_TIME_MAX);
+    if !by_itself {
         let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
-        ended_within(LAUNCHER_KILL_TIME_MAX);
+        ends_within(pidfd, LAUNCHER_KILL_TIME_MAX);
     }
-    let _ = reap(pidfd);
+    Some((reap(pidfd)?, is_ordered && by_itself))
+}
+
+/// Whether a launcher that ended so may not have killed what is below it: by the one signal that it cannot
+/// block. That its program ended by that signal looks the same, unless the launcher was ordered to kill it.
+fn may_have_left(end: ProcessEnd, is_ordered: bool) -> bool {
+    end == ProcessEnd::Signaled(Signal::KILL.as_raw()) && !is_ordered
 }

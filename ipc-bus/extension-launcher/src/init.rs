@@ -5,10 +5,12 @@
 //!             +--program cannot be started --> exit 125, 126, 127
 //! ```
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitStatus};
@@ -20,6 +22,7 @@ use crate::{EXIT_LAUNCHER_FAILED, complain, descendants, signals};
 
 /// Runs the program and returns the exit code that mirrors its end; if a signal ended it, does not return.
 pub(crate) fn run(arguments: &Arguments, program: &[OsString]) -> i32 {
+    show_name(program);
     let prepared = match Launcher::prepare(arguments, program) {
         Ok(prepared) => prepared,
         Err(failure) => {
@@ -28,6 +31,20 @@ pub(crate) fn run(arguments: &Arguments, program: &[OsString]) -> i32 {
         }
     };
     mirror(prepared.supervise())
+}
+
+/// Has `ps` show `launcher:NAME`: executed by a link, this process would be called after that, `exe`.
+fn show_name(program: &[OsString]) {
+    /// LIMIT: bytes of a name that the kernel keeps.
+    const NAME_BYTES_MAX: usize = 15;
+    let path = program.first().map_or(OsStr::new(""), OsString::as_os_str);
+    let name = Path::new(path).file_name().unwrap_or(path);
+    let mut shown = [b"launcher:", name.as_bytes()].concat();
+    shown.truncate(NAME_BYTES_MAX);
+    if let Ok(shown) = CString::new(shown) {
+        // It is for people: without it the launcher does its work as well.
+        let _ = rustix::thread::set_name(&shown);
+    }
 }
 
 struct Launcher {
@@ -74,6 +91,8 @@ impl Launcher {
             while let Some(number) = self.signals.next() {
                 if number == Signal::TERM.as_raw() {
                     let _ = rustix::process::kill_process_group(self.program, Signal::TERM);
+                    // A program that was stopped would not see it before it goes on.
+                    let _ = rustix::process::kill_process_group(self.program, Signal::CONT);
                 } else if number == Signal::USR1.as_raw() {
                     kill_now = true;
                 }

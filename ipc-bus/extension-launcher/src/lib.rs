@@ -29,7 +29,7 @@
 //!
 //! | signal  | effect |
 //! |---------|--------|
-//! | SIGTERM | forwarded to the program's process group |
+//! | SIGTERM | forwarded to the program's process group, and SIGCONT behind it |
 //! | SIGUSR1 | everything is killed at once, then the program's end is mirrored |
 //! | others  | blocked: a terminal's Ctrl-C is the host's business |
 //!

@@ -3,9 +3,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+#[cfg(feature = "tokio")]
+use std::sync::Weak;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use ipc_protocol::control::Progress;
 use parking_lot::Mutex;
 
 use crate::outcome::{CallResult, Cause};
@@ -47,6 +50,8 @@ pub struct Request<'a> {
     pub on_overload: OnOverload,
     /// Where retries by the host are written down, if anybody wants to know.
     pub retry_log: Option<Arc<RetryLog>>,
+    /// Who hears how far the call is, if anybody does.
+    pub progress: Option<ProgressSink>,
 }
 
 impl<'a> Request<'a> {
@@ -60,6 +65,7 @@ impl<'a> Request<'a> {
             deadline: now.checked_add(timeout).unwrap_or_else(|| now + TIMEOUT_MAX),
             on_overload: OnOverload::Wait,
             retry_log: None,
+            progress: None,
         }
     }
 
@@ -67,6 +73,13 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn with_retry_log(mut self, log: Arc<RetryLog>) -> Self {
         self.retry_log = Some(log);
+        self
+    }
+
+    /// The same call, its progress told to `progress`.
+    #[must_use]
+    pub fn with_progress(mut self, progress: ProgressSink) -> Self {
+        self.progress = Some(progress);
         self
     }
 
@@ -125,6 +138,65 @@ impl RetryLog {
     }
 }
 
+/// Hears how far one call is, as its extension tells it. Whoever makes the call knows what it is for: so the
+/// sink is its own, and needs no name. Clones are the same sink.
+///
+/// Nothing is kept between the extension and the sink. What it says too fast is dropped, what it says after the
+/// call's end or after the reply was dropped is not heard. A call that the host makes again begins anew.
+///
+/// # Concurrency
+///
+/// Called by the connection's reader, one frame after the other, and once more at most while the reply is being
+/// dropped. It must not block, call, or panic: the answers wait for it. Keep the last word, or send it on
+/// without waiting.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use ipc_protocol::control::Progress;
+/// use ipc_transport::ProgressSink;
+///
+/// let done = Arc::new(AtomicU64::new(0));
+/// let seen = Arc::clone(&done);
+/// let sink = ProgressSink::new(move |progress| seen.store(progress.done, Ordering::Relaxed));
+/// sink.tell(Progress::new(3, Some(10), "reading"));
+/// assert_eq!(done.load(Ordering::Relaxed), 3);
+/// ```
+#[derive(Clone)]
+pub struct ProgressSink(Arc<dyn Fn(Progress) + Send + Sync>);
+
+/// A sink that hears nothing any more when its call is over.
+#[cfg(feature = "tokio")]
+pub(crate) type WeakProgressSink = Weak<dyn Fn(Progress) + Send + Sync>;
+
+impl ProgressSink {
+    /// A sink that calls `hear`.
+    pub fn new(hear: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hear))
+    }
+
+    /// Tells how far the call is.
+    pub fn tell(&self, progress: Progress) {
+        (self.0)(progress);
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn downgrade(&self) -> WeakProgressSink {
+        Arc::downgrade(&self.0)
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn upgrade(weak: &WeakProgressSink) -> Option<Self> {
+        weak.upgrade().map(Self)
+    }
+}
+
+impl std::fmt::Debug for ProgressSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ProgressSink")
+    }
+}
+
 /// A call in flight. Resolves once; dropping it before cancels the call.
 #[must_use = "dropping a reply cancels the call"]
 pub struct Reply(ReplyForm);
@@ -157,6 +229,15 @@ impl Reply {
     #[cfg(feature = "tokio")]
     pub(crate) fn in_flight(reply: crate::connection::InFlightReply) -> Self {
         Self(ReplyForm::InFlight(reply))
+    }
+
+    /// Takes the outcome, if it is here already because the call ended before it was sent, or at once. Such a
+    /// reply must not be polled any more.
+    pub fn take_result(&mut self) -> Option<CallResult> {
+        match &mut self.0 {
+            ReplyForm::Ready(result) => result.take(),
+            _ => None,
+        }
     }
 
     /// A call that ends when `future` does; dropping the future must cancel it.

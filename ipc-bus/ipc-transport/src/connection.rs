@@ -23,10 +23,10 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ipc_protocol::control::{Event, Goodbye, Heartbeat, LogRecord, Progress};
+use ipc_protocol::control::{Event, Goodbye, Heartbeat, LogRecord};
 use ipc_protocol::handshake::{Hello, MethodEntry, Welcome};
 use ipc_protocol::limits::{
     IN_FLIGHT_CALLS_DEFAULT, IN_FLIGHT_CALLS_MAX, QUEUED_BYTES_DEFAULT, READY_TIMEOUT_MS, WELCOME_TIMEOUT_MS,
@@ -35,7 +35,7 @@ use ipc_protocol::{Codec, Fault, FaultCode, Origin};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use crate::caller::{Caller, Reply, Request};
+use crate::caller::{Caller, ProgressSink, Reply, Request};
 use crate::handshake::HandshakeError;
 use crate::in_flight::CallId;
 use crate::outcome::{CallError, CallResult, Cause};
@@ -97,10 +97,6 @@ pub trait PeerEvents: Send + Sync + 'static {
     /// A sign of life.
     fn heartbeat(&self, heartbeat: Heartbeat) {
         let _ = heartbeat;
-    }
-    /// How far a call in flight is. `call` is its id on the wire.
-    fn progress(&self, call: u64, progress: Progress) {
-        let _ = (call, progress);
     }
     /// The extension's own event.
     fn event(&self, event: Event) {
@@ -173,8 +169,33 @@ pub struct ConnectionStatistics {
     pub bytes_queued: u64,
     /// Answers that are owed now.
     pub in_flight: u32,
+    /// Those of them that nobody waits for any longer: the caller is gone, or its deadline passed.
+    pub unanswered: u32,
     /// Calls that wait for room now.
     pub waiting: u32,
+}
+
+impl ConnectionStatistics {
+    /// The counts of this connection and of those before it, together. What is a state and no count, from
+    /// [`Self::bytes_queued`] on, stays this one's.
+    #[must_use]
+    pub fn with_earlier(self, earlier: &Self) -> Self {
+        Self {
+            calls: self.calls + earlier.calls,
+            answers: self.answers + earlier.answers,
+            late: self.late + earlier.late,
+            duplicates: self.duplicates + earlier.duplicates,
+            stale: self.stale + earlier.stale,
+            ignored: self.ignored + earlier.ignored,
+            dropped: self.dropped + earlier.dropped,
+            expired: self.expired + earlier.expired,
+            cancelled: self.cancelled + earlier.cancelled,
+            rejected: self.rejected + earlier.rejected,
+            bytes_read: self.bytes_read + earlier.bytes_read,
+            bytes_written: self.bytes_written + earlier.bytes_written,
+            ..self
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -345,6 +366,16 @@ impl Connection {
         self.shared().state.lock().in_flight()
     }
 
+    /// Since when the extension has owed the oldest answer that nobody waits for any longer: the time of the
+    /// cancel that it was sent. `None`: it owes no such answer. How a hang shows: an extension that lives gives
+    /// up what is cancelled.
+    ///
+    /// Looks through the calls in flight, if there is such an answer.
+    #[must_use]
+    pub fn oldest_unanswered(&self) -> Option<Instant> {
+        self.shared().state.lock().oldest_unanswered()
+    }
+
     /// Counters since the connection began.
     #[must_use]
     pub fn statistics(&self) -> ConnectionStatistics {
@@ -454,9 +485,10 @@ impl Caller for Connection {
             let fault = Fault::new(FaultCode::UnknownMethod, message).with_origin(Origin::Host);
             return Reply::ready(Err(CallError::Fault(fault)));
         };
-        let Request { deadline, on_overload, .. } = request;
+        let Request { deadline, on_overload, progress, .. } = request;
         let begin = |body: QueuedBody<'_>| {
-            shared.begin(&NewCall { method, codec: Codec::MessagePack, body, deadline, on_overload })
+            let (codec, progress) = (Codec::MessagePack, progress.as_ref().map(ProgressSink::downgrade));
+            shared.begin(&NewCall { method, codec, body, deadline, on_overload, progress })
         };
         let begun = match request.payload {
             Payload::Encoded(encoded) if encoded.codec != Codec::MessagePack => Err(CallError::Rejected {
@@ -481,7 +513,10 @@ impl Caller for Connection {
             }
         };
         match begun {
-            Ok(id) => Reply::in_flight(InFlightReply { connection: self.clone(), id, is_over: false }),
+            Ok(id) => {
+                let connection = self.clone();
+                Reply::in_flight(InFlightReply { connection, id, is_over: false, _progress: progress })
+            }
             Err(error) => Reply::ready(Err(error)),
         }
     }
@@ -492,6 +527,8 @@ pub(crate) struct InFlightReply {
     connection: Connection,
     id: CallId,
     is_over: bool,
+    /// Who hears of its progress, as long as this is here.
+    _progress: Option<ProgressSink>,
 }
 
 impl Future for InFlightReply {

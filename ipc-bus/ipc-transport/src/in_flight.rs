@@ -13,6 +13,7 @@
 use std::task::Waker;
 use std::time::Instant;
 
+use crate::caller::WeakProgressSink;
 use crate::outcome::CallResult;
 use crate::payload::Encoded;
 
@@ -70,7 +71,10 @@ pub(crate) struct Slot {
     generation: u32,
     pub(crate) peer: PeerSide,
     pub(crate) caller: CallerSide,
-    pub(crate) deadline: Instant,
+    /// While the caller listens: its deadline. After that: since when it does not.
+    pub(crate) listens_until: Instant,
+    /// Weak: a sink is foreign code, and must not be dropped under a lock.
+    pub(crate) progress: Option<WeakProgressSink>,
 }
 
 impl Slot {
@@ -123,18 +127,41 @@ impl InFlight {
         has_ended
     }
 
+    /// Answers that the peer owes and nobody waits for.
+    pub(crate) fn unanswered(&self) -> u32 {
+        self.sent - self.awaited
+    }
+
+    /// Since when nobody has waited for the oldest of them.
+    pub(crate) fn oldest_unanswered(&self) -> Option<Instant> {
+        if self.unanswered() == 0 {
+            return None;
+        }
+        let owed = |slot: &&Slot| {
+            matches!(slot.peer, PeerSide::Sent { .. }) && !matches!(slot.caller, CallerSide::Listening(_))
+        };
+        self.slots.iter().filter(owed).map(|slot| slot.listens_until).min()
+    }
+
     /// A new call, whose caller listens.
-    pub(crate) fn insert(&mut self, deadline: Instant) -> CallId {
+    pub(crate) fn insert(&mut self, deadline: Instant, progress: Option<WeakProgressSink>) -> CallId {
         let caller = CallerSide::Listening(None);
         if let Some(index) = self.free.pop() {
             let slot = &mut self.slots[index as usize];
             slot.caller = caller;
-            slot.deadline = deadline;
+            slot.listens_until = deadline;
+            slot.progress = progress;
             return CallId::new(index, slot.generation);
         }
         // INVARIANT: a slot is a call that is sent, waits or is held by its caller: memory ends before u32.
         let index = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
-        self.slots.push(Slot { generation: 1, peer: PeerSide::Over, caller, deadline });
+        self.slots.push(Slot {
+            generation: 1,
+            peer: PeerSide::Over,
+            caller,
+            listens_until: deadline,
+            progress,
+        });
         CallId::new(index, 1)
     }
 
@@ -181,6 +208,7 @@ impl InFlight {
     pub(crate) fn end_caller(&mut self, id: CallId) -> Option<CallResult> {
         let slot = self.get_mut(id)?;
         let was_awaited = slot.is_awaited();
+        slot.progress = None;
         let caller = std::mem::replace(&mut slot.caller, CallerSide::Gone);
         self.awaited -= u32::from(was_awaited);
         self.release(id);
@@ -210,6 +238,8 @@ impl InFlight {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::outcome::{CallError, Cause};
 
@@ -221,16 +251,16 @@ mod tests {
     fn a_slot_is_free_when_both_sides_are_over_in_either_order() {
         let mut calls = InFlight::default();
         let now = Instant::now();
-        let first = calls.insert(now);
+        let first = calls.insert(now, None);
         calls.set_sent(first, 0, 32);
         assert_eq!((first.to_wire(), calls.sent(), calls.awaited()), (1 << 32, 1, 1));
 
         // The caller goes first: the slot stays taken until the late answer.
         assert!(calls.end_caller(first).is_none());
-        assert_eq!((calls.sent(), calls.awaited(), calls.insert(now).index()), (1, 0, 1));
+        assert_eq!((calls.sent(), calls.awaited(), calls.insert(now, None).index()), (1, 0, 1));
         calls.end_peer(first);
         assert_eq!(calls.sent(), 0);
-        let second = calls.insert(now);
+        let second = calls.insert(now, None);
         assert_eq!(second.to_wire(), 2 << 32);
 
         // The answer comes first: the outcome waits for its caller.
@@ -241,13 +271,37 @@ mod tests {
         calls.end_peer(second);
         assert!(calls.end_caller(second).is_some());
         assert!(calls.get_mut(second).is_none());
-        assert_eq!(calls.insert(now).to_wire(), 3 << 32);
+        assert_eq!(calls.insert(now, None).to_wire(), 3 << 32);
+    }
+
+    #[test]
+    fn the_oldest_answer_that_nobody_waits_for_is_known() {
+        let mut calls = InFlight::default();
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let ids: Vec<CallId> = (0..4).map(|_| calls.insert(at(100), None)).collect();
+        for &id in &ids[..3] {
+            calls.set_sent(id, 0, 32);
+        }
+        assert_eq!((calls.unanswered(), calls.oldest_unanswered()), (0, None), "all are waited for");
+        for (&id, left_at) in ids.iter().zip([7, 3, 5, 1]) {
+            calls.get_mut(id).expect("it is in flight").listens_until = at(left_at);
+        }
+        assert!(calls.end_caller(ids[0]).is_none());
+        assert!(calls.end(ids[2], outcome(), &mut Vec::new()), "this one's deadline passed");
+        assert_eq!((calls.unanswered(), calls.oldest_unanswered()), (2, Some(at(5))));
+        assert!(calls.end_caller(ids[2]).is_some(), "that the outcome was collected changes nothing");
+        assert_eq!((calls.unanswered(), calls.oldest_unanswered()), (2, Some(at(5))));
+        calls.end_peer(ids[2]);
+        assert_eq!((calls.unanswered(), calls.oldest_unanswered()), (1, Some(at(7))));
+        calls.end_peer(ids[0]);
+        assert_eq!((calls.unanswered(), calls.oldest_unanswered()), (0, None));
     }
 
     #[test]
     fn ids_that_were_never_issued_are_told_from_old_ones() {
         let mut calls = InFlight::default();
-        let id = calls.insert(Instant::now());
+        let id = calls.insert(Instant::now(), None);
         assert!(!calls.was_issued(id), "it is in flight");
         assert!(calls.end_caller(id).is_none());
         assert!(calls.was_issued(id));
@@ -259,13 +313,13 @@ mod tests {
     #[test]
     fn generations_wrap_around_zero() {
         let mut calls = InFlight::default();
-        let id = calls.insert(Instant::now());
+        let id = calls.insert(Instant::now(), None);
         assert!(calls.end_caller(id).is_none());
         calls.slots[0].generation = u32::MAX;
-        let last = calls.insert(Instant::now());
+        let last = calls.insert(Instant::now(), None);
         assert_eq!(last.generation(), u32::MAX);
         assert!(calls.end_caller(last).is_none());
-        let first = calls.insert(Instant::now());
+        let first = calls.insert(Instant::now(), None);
         assert_eq!(first.generation(), 1);
         assert!(calls.was_issued(last), "the one before the wrap is old");
     }

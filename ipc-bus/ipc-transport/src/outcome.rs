@@ -121,23 +121,36 @@ pub enum Cause {
     /// The extension's process ended; the host says how.
     #[error("the extension ended: {0}")]
     Died(String),
+    /// The extension no longer answered and was ended; in what way.
+    #[error("the extension hung: {0}")]
+    Hung(String),
     /// The extension broke the protocol and was ended.
     #[error("the extension broke the protocol: {0}")]
     ProtocolViolation(String),
+    /// The extension ended too often, or in a way after which it must not be started again: it is left alone.
+    #[error("{reason}")]
+    Broken {
+        /// Which extension, and how it ended.
+        reason: String,
+        /// When a call may have it tried again; `None`: not without changing something.
+        retry_after: Option<Duration>,
+    },
     /// The connection was closed from this side.
     #[error("the connection was closed: {0}")]
     Closed(String),
 }
 
 impl Cause {
-    /// The cause as one word, for `--json` and retry rules: `timeout`, `crashed`, `protocol-violation`,
-    /// `closed`.
+    /// The cause as one word, for `--json` and retry rules: `timeout`, `crashed`, `hang`,
+    /// `protocol-violation`, `broken`, `closed`.
     #[must_use]
     pub const fn class(&self) -> &'static str {
         match self {
             Self::Deadline => "timeout",
             Self::Died(_) => "crashed",
+            Self::Hung(_) => "hang",
             Self::ProtocolViolation(_) => "protocol-violation",
+            Self::Broken { .. } => "broken",
             Self::Closed(_) => "closed",
         }
     }

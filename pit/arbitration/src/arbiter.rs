@@ -1,4 +1,4 @@
-//! The arbiter: the bookkeeping behind one mutex, and grants that give back what they hold when they are dropped.
+//! The arbiter: the bookkeeping behind one mutex, and what can be asked of it.
 //!
 //! The mutex is the plain version that a cleverer one has to beat: a claim touches several counters at once and must see
 //! the whole queue, and the lock is held for tens of nanoseconds. Wakers are foreign code and run outside it.
@@ -8,26 +8,26 @@ use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Waker,
+    time::Duration,
 };
 
-use pit_core::{
-    clock::{Clock, SystemClock, Tick},
-    priority::Ageing,
-    wait::block_until,
-};
+use pit_core::clock::{Clock, SystemClock, Tick};
 
 use crate::{
-    claim::{CLAIM_RESOURCES_MAX, ClaimSpec, GrantId, ResourceId},
+    claim::{Amounts, CLAIM_RESOURCES_MAX, ClaimSpec, GrantId, ResourceId},
+    grant::Grant,
+    grants::{Notice, Reason},
+    policy::Policy,
     snapshot::Snapshot,
-    state::State,
-    wait::Claiming,
+    state::{State, Wanted},
+    wait::{Claiming, wait},
 };
 
 /// LIMIT: resources of one arbiter. Every look at the queue copies one number for each.
 pub const RESOURCES_MAX: usize = 256;
 
-/// LIMIT: claims that wait at one arbiter. A release looks at each of them, so that a longer queue would make every
-/// release slow; who is refused here must hold back its own work.
+/// LIMIT: claims and extensions that wait at one arbiter. A release may have to look at each of them, so that a longer
+/// queue would make every release slow; who is refused here must hold back its own work.
 pub const WAITERS_MAX: usize = 100_000;
 
 /// Why an arbiter could not be made.
@@ -77,12 +77,37 @@ pub enum ClaimError {
         /// The deadline, on the arbiter's clock.
         deadline: Tick,
     },
+    /// The grant that was to be extended has been told to give back. Give it back, and claim again.
+    #[error("the grant is to be given back by {:?}", .0.by)]
+    Told(Notice),
+    /// The grant that was to be extended has been revoked, because it was not given back in time. Claim again.
+    #[error("the grant was revoked")]
+    Revoked,
+}
+
+/// How an arbiter arbitrates.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    /// Who goes first.
+    pub policy: Policy,
+    /// How long a holder has to give back what an older holder waits for.
+    pub wound_notice: Duration,
+}
+
+impl Default for Options {
+    /// Strict priority with ageing; 100 ms of notice.
+    fn default() -> Self {
+        Self { policy: Policy::default(), wound_notice: Duration::from_millis(100) }
+    }
 }
 
 /// Grants claims on a fixed set of counted resources. A clone is another handle of the same arbiter.
 ///
 /// # Concurrency
-/// All methods may be called from any thread. Grants and waiting claims keep the arbiter alive.
+/// All methods may be called from any thread. Grants and waiting claims keep the arbiter alive. There is no thread inside:
+/// where holders are told to give back, somebody has to see that the time of those who do not runs out. Those who wait by
+/// blocking do; beside them, sleep until [`next_deadline`](Self::next_deadline) and call
+/// [`revoke_due`](Self::revoke_due).
 #[derive(Clone)]
 pub struct Arbiter {
     shared: Arc<Shared>,
@@ -91,7 +116,6 @@ pub struct Arbiter {
 pub(crate) struct Shared {
     resources: Vec<Resource>,
     by_name: HashMap<Arc<str>, ResourceId>,
-    ageing: Ageing,
     pub(crate) clock: Arc<dyn Clock>,
     state: Mutex<State>,
 }
@@ -102,7 +126,7 @@ struct Resource {
 }
 
 impl Arbiter {
-    /// An arbiter of `resources`, each a name and how many units there are, with the default [`Ageing`] and a clock of
+    /// An arbiter of `resources`, each a name and how many units there are, with the default [`Options`] and a clock of
     /// its own.
     ///
     /// # Errors
@@ -110,16 +134,16 @@ impl Arbiter {
     pub fn new<N: Into<Arc<str>>>(
         resources: impl IntoIterator<Item = (N, u64)>,
     ) -> Result<Self, ArbiterError> {
-        Self::with_ageing(resources, Ageing::default(), Arc::new(SystemClock::new()))
+        Self::with_options(resources, Options::default(), Arc::new(SystemClock::new()))
     }
 
-    /// As [`new`](Self::new), with a given ageing and the clock on which deadlines are.
+    /// As [`new`](Self::new), with a given policy and the clock on which deadlines are.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn with_ageing<N: Into<Arc<str>>>(
+    pub fn with_options<N: Into<Arc<str>>>(
         resources: impl IntoIterator<Item = (N, u64)>,
-        ageing: Ageing,
+        options: Options,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ArbiterError> {
         let resources: Vec<Resource> =
@@ -133,8 +157,9 @@ impl Arbiter {
                 return Err(ArbiterError::DeclaredTwice { name: resource.name.to_string() });
             }
         }
-        let state = Mutex::new(State::new(resources.iter().map(|resource| resource.capacity).collect()));
-        Ok(Self { shared: Arc::new(Shared { resources, by_name, ageing, clock, state }) })
+        let capacities = resources.iter().map(|resource| resource.capacity).collect();
+        let state = Mutex::new(State::new(capacities, options.policy, options.wound_notice));
+        Ok(Self { shared: Arc::new(Shared { resources, by_name, clock, state }) })
     }
 
     /// The resource called `name`.
@@ -157,8 +182,13 @@ impl Arbiter {
     /// [`ClaimError::ExceedsCapacity`], [`ClaimError::UnknownResource`], [`ClaimError::TooManyResources`]: the claim can
     /// never be granted.
     pub fn try_claim(&self, spec: &ClaimSpec) -> Result<Option<Grant>, ClaimError> {
-        self.shared.check(spec)?;
-        Ok(Shared::try_grant(&self.shared, &mut self.shared.lock(), spec, || self.shared.clock.now()))
+        let shared = &self.shared;
+        let mut resolved = None;
+        let wanted = Wanted::of(spec, shared.check(spec, &mut resolved)?);
+        let alone = shared.lock().try_alone(wanted);
+        let id =
+            alone.or_else(|| shared.change(|state, now, woken| state.try_among_others(wanted, now, woken)));
+        Ok(id.map(|id| Grant::new(id, Arc::clone(shared))))
     }
 
     /// Waits for the claim, as a future that works in any runtime. The place in the queue is taken at its first poll.
@@ -189,8 +219,41 @@ impl Arbiter {
     /// # Errors
     /// As [`claim`](Self::claim), or [`ClaimError::DeadlinePassed`].
     pub fn claim_wait(&self, spec: &ClaimSpec, deadline: Tick) -> Result<Grant, ClaimError> {
-        block_until(self.claim(spec), deadline, &*self.shared.clock)
-            .unwrap_or(Err(ClaimError::DeadlinePassed { deadline }))
+        wait(&self.shared, self.claim(spec), deadline)
+    }
+
+    /// Tells a holder to give back within `notice`, whatever it holds it for. False when the grant is not valid any more.
+    ///
+    /// Who was told already has the earlier of the two deadlines.
+    pub fn preempt(&self, grant: GrantId, notice: Duration) -> bool {
+        self.shared.change(|state, now, woken| {
+            let is_valid = state.grants.get(grant).is_some();
+            let notice = Notice { by: now.after(notice), reason: Reason::Asked };
+            state.tell(grant, notice, woken);
+            state.serve(None, now, woken);
+            is_valid
+        })
+    }
+
+    /// Whether the grant is held: neither given back nor revoked.
+    #[must_use]
+    pub fn is_valid(&self, grant: GrantId) -> bool {
+        self.shared.lock().grants.get(grant).is_some()
+    }
+
+    /// When the time of a holder that was told to give back runs out, the earliest; `None` when nobody was told.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Tick> {
+        self.shared.next_deadline()
+    }
+
+    /// Revokes the grants whose time to be given back has run out, and serves those who wait with what they held. How many
+    /// grants that were.
+    ///
+    /// The holders go on holding a [`Grant`] that is worth nothing: [`Grant::is_valid`] says so, and dropping it does
+    /// nothing.
+    pub fn revoke_due(&self) -> usize {
+        self.shared.revoke_due()
     }
 
     /// Everything at one moment: resources, grants, and who waits, in order.
@@ -216,67 +279,68 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn check(&self, spec: &ClaimSpec) -> Result<(), ClaimError> {
+    /// Changes something at the present moment, and wakes whom it concerns.
+    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut State, Tick, &mut Vec<Waker>) -> R) -> R {
+        let now = self.clock.now();
+        let mut woken = Vec::new();
+        let result = change(&mut self.lock(), now, &mut woken);
+        woken.into_iter().for_each(Waker::wake);
+        result
+    }
+
+    pub(crate) fn release(&self, grant: GrantId) {
+        let mut woken = Vec::new();
+        let mut state = self.lock();
+        let now = if state.needs_time() { self.clock.now() } else { Tick::ZERO };
+        state.release(grant, now, &mut woken);
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Tick> {
+        self.lock().grants.next_deadline().map(|(by, _)| by)
+    }
+
+    pub(crate) fn revoke_due(&self) -> usize {
+        self.change(|state, now, woken| state.revoke_due(now, woken))
+    }
+
+    /// The amounts of a claim that can be granted some time; `resolved` is where they are kept if they are not the ones
+    /// that stand in it.
+    #[inline]
+    pub(crate) fn check<'s>(
+        &self,
+        spec: &'s ClaimSpec,
+        resolved: &'s mut Option<Amounts>,
+    ) -> Result<&'s Amounts, ClaimError> {
         if spec.names_too_many() {
             return Err(ClaimError::TooManyResources);
         }
-        for (id, wanted) in spec.amounts() {
-            let Some(Resource { name, capacity }) = self.resources.get(id.index() as usize) else {
-                return Err(ClaimError::UnknownResource(id));
-            };
-            if wanted > *capacity {
-                let resource = Arc::clone(name);
-                return Err(ClaimError::ExceedsCapacity { resource, wanted, capacity: *capacity });
+        let mut amounts = spec.inline_amounts();
+        if spec.has_whole() {
+            amounts = resolved.insert(amounts.resolved(|place| self.capacity(place)));
+        }
+        for (place, wanted) in amounts.places() {
+            if self.resources.get(place).is_none_or(|resource| wanted > resource.capacity) {
+                return Err(self.refusal(place, wanted));
             }
         }
-        Ok(())
+        Ok(amounts)
     }
 
-    /// `now` is asked for only when somebody waits.
-    pub(crate) fn try_grant(
-        self: &Arc<Self>,
-        state: &mut State,
-        spec: &ClaimSpec,
-        now: impl FnOnce() -> Tick,
-    ) -> Option<Grant> {
-        let id = state.try_grant(spec, || self.ageing.rank(spec.priority(), now()))?;
-        Some(Grant { id, shared: Arc::clone(self) })
+    pub(crate) fn capacity(&self, place: usize) -> u64 {
+        self.resources.get(place).map_or(0, |resource| resource.capacity)
     }
 
-    pub(crate) const fn ageing(&self) -> Ageing {
-        self.ageing
-    }
-}
-
-/// What was claimed, held until this is dropped.
-#[must_use = "a grant that is dropped gives back what was claimed"]
-pub struct Grant {
-    id: GrantId,
-    shared: Arc<Shared>,
-}
-
-impl Grant {
-    pub(crate) const fn new(id: GrantId, shared: Arc<Shared>) -> Self {
-        Self { id, shared }
-    }
-
-    /// The grant's name in snapshots.
-    #[must_use]
-    pub const fn id(&self) -> GrantId {
-        self.id
-    }
-}
-
-impl Drop for Grant {
-    fn drop(&mut self) {
-        let mut woken = Vec::new();
-        self.shared.lock().release(self.id, &mut woken);
-        woken.into_iter().for_each(Waker::wake);
-    }
-}
-
-impl fmt::Debug for Grant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Grant").field(&self.id).finish()
+    /// Why `wanted` units of the resource in `place` can never be had.
+    #[cold]
+    pub(crate) fn refusal(&self, place: usize, wanted: u64) -> ClaimError {
+        match self.resources.get(place) {
+            Some(Resource { name, capacity }) => {
+                let resource = Arc::clone(name);
+                ClaimError::ExceedsCapacity { resource, wanted, capacity: *capacity }
+            }
+            None => ClaimError::UnknownResource(ResourceId::new(u32::try_from(place).unwrap_or(u32::MAX), 0)),
+        }
     }
 }

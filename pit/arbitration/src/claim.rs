@@ -1,9 +1,9 @@
-//! What a claim says: amounts of several resources, how urgent, for whom.
+//! What a claim says: amounts of several resources, how urgent, for whom, and whether others are to make room.
 //!
 //! A claim is plain data of a fixed size, so that it is copied to where it waits without an allocation. Whether its
 //! resources exist and are large enough is for the arbiter to say.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use pit_core::priority::Priority;
 
@@ -54,13 +54,20 @@ pub struct ClaimSpec {
     amounts: Amounts,
     /// Set when a ninth resource was named; the arbiter refuses such a claim.
     overflowed: bool,
+    /// Set when [`WHOLE`] stands for the capacity, which the arbiter knows.
+    has_whole: bool,
+    preempts: Option<Duration>,
 }
+
+/// Units that mean the whole resource.
+const WHOLE: u64 = u64::MAX;
 
 impl ClaimSpec {
     /// A claim of nothing yet.
     #[must_use]
     pub const fn new(owner: OwnerId, priority: Priority) -> Self {
-        Self { owner, priority, amounts: Amounts::new(), overflowed: false }
+        let amounts = Amounts::new();
+        Self { owner, priority, amounts, overflowed: false, has_whole: false, preempts: None }
     }
 
     /// Also claims `amount` units of `resource`. Named twice, the amounts add up; an amount of 0 claims nothing.
@@ -71,6 +78,27 @@ impl ClaimSpec {
         if amount > 0 && !self.amounts.add(resource, amount) {
             self.overflowed = true;
         }
+        self
+    }
+
+    /// Also claims a share of `resource`: as many may hold one as it has units.
+    #[must_use]
+    pub fn shared(self, resource: ResourceId) -> Self {
+        self.with(resource, 1)
+    }
+
+    /// Also claims `resource` for itself alone: all its units, however many there are.
+    #[must_use]
+    pub fn exclusive(mut self, resource: ResourceId) -> Self {
+        self.has_whole = true;
+        self.with(resource, WHOLE)
+    }
+
+    /// If it has to wait, less urgent holders of what it lacks are told to give back within `notice`, if that is enough:
+    /// the least urgent first, and of those the youngest. Only [`claim`](crate::Arbiter::claim) and `claim_wait` do that.
+    #[must_use]
+    pub const fn preempting(mut self, notice: Duration) -> Self {
+        self.preempts = Some(notice);
         self
     }
 
@@ -86,7 +114,7 @@ impl ClaimSpec {
         self.priority
     }
 
-    /// What is claimed: resources and units of each, in the order in which they were named.
+    /// What is claimed: resources and units of each, in the order in which they were named. [`u64::MAX`] units are all.
     pub fn amounts(&self) -> impl Iterator<Item = (ResourceId, u64)> + '_ {
         self.amounts.iter()
     }
@@ -97,6 +125,14 @@ impl ClaimSpec {
 
     pub(crate) const fn names_too_many(&self) -> bool {
         self.overflowed
+    }
+
+    pub(crate) const fn has_whole(&self) -> bool {
+        self.has_whole
+    }
+
+    pub(crate) const fn preempts(&self) -> Option<Duration> {
+        self.preempts
     }
 }
 
@@ -118,8 +154,8 @@ impl Amounts {
         // An index that no arbiter hands out becomes one that every arbiter refuses.
         let index = u16::try_from(resource.index()).unwrap_or(u16::MAX);
         let len = usize::from(self.len);
-        if let Some(place) = self.resources[..len].iter().position(|named| *named == index) {
-            self.units[place] = self.units[place].saturating_add(amount);
+        if let Some(slot) = self.slot(index) {
+            self.units[slot] = self.units[slot].saturating_add(amount);
             return true;
         }
         if len == CLAIM_RESOURCES_MAX {
@@ -129,6 +165,43 @@ impl Amounts {
         self.units[len] = amount;
         self.len += 1;
         true
+    }
+
+    fn slot(&self, index: u16) -> Option<usize> {
+        self.resources[..usize::from(self.len)].iter().position(|named| *named == index)
+    }
+
+    /// Units of the resource in `place`.
+    pub(crate) fn of(&self, place: usize) -> u64 {
+        let slot = u16::try_from(place).ok().and_then(|index| self.slot(index));
+        slot.map_or(0, |slot| self.units[slot])
+    }
+
+    /// With the capacities in place of [`WHOLE`].
+    pub(crate) fn resolved(mut self, capacity: impl Fn(usize) -> u64) -> Self {
+        let len = usize::from(self.len);
+        for (index, units) in self.resources[..len].iter().zip(&mut self.units[..len]) {
+            if *units == WHOLE {
+                *units = capacity(usize::from(*index));
+            }
+        }
+        self
+    }
+
+    /// Both together; `None` when they name too many resources.
+    pub(crate) fn plus(mut self, other: &Self) -> Option<Self> {
+        other.iter().all(|(resource, units)| self.add(resource, units)).then_some(self)
+    }
+
+    /// Without `other`, which is a part of it.
+    pub(crate) fn minus(self, other: &Self) -> Self {
+        let mut left = Self::new();
+        for (resource, units) in self.iter() {
+            let units = units - other.of(resource.index() as usize);
+            // INVARIANT: it names no more resources than before.
+            let _fits = units == 0 || left.add(resource, units);
+        }
+        left
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ResourceId, u64)> + '_ {
@@ -188,5 +261,28 @@ mod tests {
         });
         assert!(spec.names_too_many());
         assert_eq!(spec.amounts().count(), CLAIM_RESOURCES_MAX);
+    }
+
+    #[test]
+    fn amounts_are_added_taken_away_and_resolved() {
+        let spec = |units: [u64; 3]| {
+            let spec = ClaimSpec::new(OwnerId::new(0), Priority::LOWEST);
+            *(0..)
+                .zip(units)
+                .fold(spec, |spec, (index, units)| spec.with(resource(index), units))
+                .inline_amounts()
+        };
+        let sum = spec([1, 0, 2]).plus(&spec([3, 4, 0])).unwrap();
+        assert_eq!([0, 1, 2, 3].map(|place| sum.of(place)), [4, 4, 2, 0]);
+        assert_eq!(sum.minus(&spec([1, 4, 0])).places().collect::<Vec<_>>(), [(0, 3), (2, 2)]);
+        let many = (0..8).fold(ClaimSpec::new(OwnerId::new(0), Priority::LOWEST), |spec, index| {
+            spec.with(resource(index), 1)
+        });
+        let ninth = ClaimSpec::new(OwnerId::new(0), Priority::LOWEST).with(resource(8), 1);
+        assert_eq!(many.amounts.plus(&ninth.amounts), None);
+        assert_eq!(
+            spec([WHOLE, 2, 0]).resolved(|place| [7, 9][place]).places().collect::<Vec<_>>(),
+            [(0, 7), (1, 2)]
+        );
     }
 }

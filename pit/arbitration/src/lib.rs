@@ -1,15 +1,20 @@
-//! Claims on shared, counted resources: granted whole or waiting, in an order that starves nobody.
+//! Claims on shared resources: granted whole or waiting, in an order that starves nobody.
 //!
-//! A resource is a name and a capacity (`cores`: 8). A claim names amounts of several resources at once, a priority and
-//! an owner. It is granted whole or it waits; nothing is ever granted in part, so claims that are made once cannot
-//! deadlock. A grant gives everything back when it is dropped.
+//! A resource is a name and a number of units (`cores`: 8). A claim names amounts of several resources at once (a number
+//! of units, one share, or the whole), a priority and an owner. It is granted whole or it waits; nothing is ever granted
+//! in part, so claims that are made once cannot deadlock. A grant gives everything back when it is dropped.
+//!
+//! Who goes first is a [`Policy`]: strict priority with ageing, or dominant-resource fairness between owners. A holder that
+//! wants more [extends](Grant::extend) its grant, made safe by wound-wait; a claim may
+//! [preempt](ClaimSpec::preempting) less urgent holders. Whoever is to give back is [told](Grant::told), and by when.
 //!
 //! What is claimed, by whom and what for is not known here. There is no thread inside: whoever releases a grant hands
 //! what is free to the waiters and wakes them.
 //!
 //! ```text
 //!  claim --fits--------------> granted --drop--> released, waiters are looked at again
-//!    +-----does not fit-> waiting --> granted
+//!    +-----does not fit-> waiting --> granted --told--> to be given back by a deadline --drop--> released
+//!                            |                                 +--deadline--> revoked, released
 //!                            +--future dropped, deadline--> gone
 //! ```
 //!
@@ -29,15 +34,28 @@
 //! ```
 
 mod claim;
+mod numbers;
+mod policy;
 mod room;
+mod victims;
+
+mod accounts;
+mod grants;
+mod queue;
+mod state;
+
+mod growth;
 
 mod arbiter;
-mod state;
+mod grant;
 mod wait;
 
 mod snapshot;
 
-pub use arbiter::{Arbiter, ArbiterError, ClaimError, Grant, RESOURCES_MAX, WAITERS_MAX};
+pub use arbiter::{Arbiter, ArbiterError, ClaimError, Options, RESOURCES_MAX, WAITERS_MAX};
 pub use claim::{CLAIM_RESOURCES_MAX, ClaimSpec, GrantId, OwnerId, ResourceId};
+pub use grant::{Grant, Told};
+pub use grants::{Notice, Reason};
+pub use policy::Policy;
 pub use snapshot::{GrantView, ResourceView, Snapshot, WaiterView};
-pub use wait::Claiming;
+pub use wait::{Claiming, Extending};

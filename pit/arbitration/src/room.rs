@@ -12,12 +12,15 @@ use crate::claim::Amounts;
 /// a limited number come), and small claims cannot starve a large one. Resources that it does not name stay usable.
 pub(crate) struct Room<'a> {
     left: &'a mut [u64],
+    /// Resources of which something is left.
+    open: usize,
 }
 
 impl<'a> Room<'a> {
     /// `left` holds the free units of each resource, and is used up.
     pub(crate) fn new(left: &'a mut [u64]) -> Self {
-        Self { left }
+        let open = left.iter().filter(|units| **units > 0).count();
+        Self { left, open }
     }
 
     pub(crate) fn fits(&self, amounts: &Amounts) -> bool {
@@ -28,13 +31,20 @@ impl<'a> Room<'a> {
     /// that much less to those behind.
     pub(crate) fn keep(&mut self, amounts: &Amounts) {
         for (place, units) in amounts.places() {
-            self.left[place] = self.left[place].saturating_sub(units);
+            let before = self.left[place];
+            self.left[place] = before.saturating_sub(units);
+            self.open -= usize::from(before > 0 && units >= before);
         }
     }
 
     /// Nobody who waits can get anything from here on. (A claim of nothing never waits.)
-    pub(crate) fn is_empty(&self) -> bool {
-        self.left.iter().all(|units| *units == 0)
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.open == 0
+    }
+
+    /// Nothing of what `amounts` names is left.
+    pub(crate) fn has_none_of(&self, amounts: &Amounts) -> bool {
+        amounts.places().all(|(place, _)| self.left[place] == 0)
     }
 }
 
@@ -58,7 +68,7 @@ mod tests {
         room.keep(&large);
         assert!(!room.fits(&amounts(1, 0)), "four cores are kept for the large one");
         assert!(room.fits(&amounts(0, 1)), "disks are not");
-        assert!(!room.is_empty());
+        assert!(!room.is_empty() && room.has_none_of(&large) && !room.has_none_of(&amounts(1, 1)));
         room.keep(&amounts(0, 1));
         assert!(room.is_empty());
     }

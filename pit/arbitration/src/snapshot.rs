@@ -8,18 +8,21 @@ use pit_core::{clock::Tick, priority::Priority};
 
 use crate::{
     claim::{GrantId, OwnerId, ResourceId},
+    grants::Notice,
     state::State,
 };
 
 /// Resources, grants and waiting claims of one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
     /// In the order in which they were declared; the place is the [`ResourceId`]'s index.
     pub resources: Vec<ResourceView>,
     /// What is held. Claims that are granted but not yet fetched are among them.
     pub grants: Vec<GrantView>,
-    /// Who waits, the next to be served first.
+    /// Who waits, the next to be served first; extensions before all others.
     pub waiters: Vec<WaiterView>,
+    /// Under fairness between owners: who holds something, and the largest part that it holds of any resource.
+    pub shares: Vec<(OwnerId, f64)>,
 }
 
 /// A resource.
@@ -44,6 +47,10 @@ pub struct GrantView {
     pub priority: Priority,
     /// What it holds: resources and units.
     pub amounts: Vec<(ResourceId, u64)>,
+    /// The how-manieth claim it was: of two holders the one with the smaller number is the older.
+    pub number: u64,
+    /// By when it is to be given back, if it was told so.
+    pub notice: Option<Notice>,
 }
 
 /// A claim that waits.
@@ -57,27 +64,50 @@ pub struct WaiterView {
     pub amounts: Vec<(ResourceId, u64)>,
     /// Since when it waits.
     pub since: Tick,
+    /// The grant that it extends; a claim of its own extends none.
+    pub extends: Option<GrantId>,
 }
 
 impl Snapshot {
     pub(crate) fn of<'a>(resources: impl Iterator<Item = (&'a Arc<str>, u64)>, state: &State) -> Self {
-        let resources = resources.zip(state.free()).map(|((name, capacity), free)| ResourceView {
+        let resources = resources.zip(&state.free).map(|((name, capacity), free)| ResourceView {
             name: Arc::clone(name),
             capacity,
             free: *free,
         });
-        let grants = state.grants().map(|(id, held)| GrantView {
+        let grants = state.grants.iter().map(|(id, held)| GrantView {
             id,
             owner: held.owner,
             priority: held.priority,
             amounts: held.amounts.iter().collect(),
+            number: held.born,
+            notice: state.grants.notice(id),
         });
-        let waiters = state.waiters().map(|waiter| WaiterView {
-            owner: waiter.owner,
-            priority: waiter.priority,
-            amounts: waiter.amounts.iter().collect(),
-            since: waiter.since,
+        let extensions = state.growing.values().filter_map(|growing| {
+            let held = state.grants.get(growing.grant)?;
+            Some(WaiterView {
+                owner: held.owner,
+                priority: held.priority,
+                amounts: growing.amounts.iter().collect(),
+                since: growing.since,
+                extends: Some(growing.grant),
+            })
         });
-        Self { resources: resources.collect(), grants: grants.collect(), waiters: waiters.collect() }
+        let mut waiters: Vec<WaiterView> = extensions.collect();
+        state.each_waiting(|waiter| {
+            waiters.push(WaiterView {
+                owner: waiter.owner,
+                priority: waiter.priority,
+                amounts: waiter.amounts.iter().collect(),
+                since: waiter.since,
+                extends: None,
+            });
+        });
+        Self {
+            resources: resources.collect(),
+            grants: grants.collect(),
+            waiters,
+            shares: state.accounts.iter().flat_map(|accounts| accounts.shares()).collect(),
+        }
     }
 }

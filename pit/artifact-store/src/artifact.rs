@@ -1,38 +1,54 @@
-//! A delivered artifact: verified bytes, mapped, with the descriptor behind them.
+//! A delivered artifact: verified bytes and, where there is one, the descriptor behind them.
 //!
 //! Knows how to be held and handed on, not how it was found or verified.
 
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::digest::Digest;
+use crate::ephemeral::{Charge, sealed_copy};
 use crate::mapping::Mapping;
 
-/// The bytes of an artifact as a read-only mapping. Cloning shares it; it stays valid when the store is dropped and
-/// when the artifact leaves the store.
+/// The bytes of an artifact, read-only: a mapping, or for a packed one its few bytes in memory. Cloning shares them; they
+/// stay valid when the store is dropped and when the artifact leaves the store.
 ///
-/// The bytes were verified when this process first read them. Since then only the file mode guards them: a process
-/// of the same user that rewrites or truncates the file behind the mapping changes the slice, or ends this process with
-/// SIGBUS at the next access. The store itself never does either.
+/// A stored artifact was verified before it was delivered. Since then only the file mode guards it: a process of the same
+/// user that rewrites or truncates the file behind the mapping changes the slice, or ends this process with SIGBUS at the
+/// next access. The store itself never does either. Ephemeral artifacts are sealed: nobody can change them.
 #[derive(Clone)]
 pub struct Artifact(Arc<Held>);
 
-struct Held {
+pub(crate) struct Held {
     digest: Digest,
-    mapping: Mapping,
-    file: File,
-    path: PathBuf,
+    content: Content,
+}
+
+pub(crate) enum Content {
+    /// A file of its own.
+    File { mapping: Mapping, file: File, path: PathBuf },
+    /// Read out of a pack.
+    Packed(Box<[u8]>),
+    /// Sealed memory, and its part of the budget.
+    Ephemeral { mapping: Mapping, file: File, _charge: Charge },
 }
 
 impl Artifact {
-    pub(crate) fn new(digest: Digest, mapping: Mapping, file: File, path: PathBuf) -> Self {
-        Self(Arc::new(Held { digest, mapping, file, path }))
+    pub(crate) fn new(digest: Digest, content: Content) -> Self {
+        Self(Arc::new(Held { digest, content }))
+    }
+
+    pub(crate) fn downgrade(&self) -> Weak<Held> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(crate) fn upgrade(held: &Weak<Held>) -> Option<Self> {
+        held.upgrade().map(Self)
     }
 
     /// The address of the bytes.
@@ -44,7 +60,10 @@ impl Artifact {
     /// All bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        self.0.mapping.as_bytes()
+        match &self.0.content {
+            Content::File { mapping, .. } | Content::Ephemeral { mapping, .. } => mapping.as_bytes(),
+            Content::Packed(bytes) => bytes,
+        }
     }
 
     /// Number of bytes.
@@ -59,28 +78,39 @@ impl Artifact {
         self.as_bytes().is_empty()
     }
 
-    /// The file in the store, for people and for programs that read. Its mode forbids writing, and nobody should.
+    /// The file of its own in the store, for people and for programs that read. Its mode forbids writing, and nobody
+    /// should. A packed artifact has none, an ephemeral one neither.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0.path
+    pub fn path(&self) -> Option<&Path> {
+        match &self.0.content {
+            Content::File { path, .. } => Some(path),
+            Content::Packed(_) | Content::Ephemeral { .. } => None,
+        }
     }
 
-    /// A new read-only descriptor of the same file, for another process. Unlike a duplicate it has a position of its
-    /// own, so that receivers do not move each other's.
+    /// It never touches a disk: see [`Store::put_ephemeral`](crate::Store::put_ephemeral).
+    #[must_use]
+    pub fn is_ephemeral(&self) -> bool {
+        matches!(self.0.content, Content::Ephemeral { .. })
+    }
+
+    /// A new read-only descriptor of exactly these bytes, for another process, with a position of its own, so that
+    /// receivers do not move each other's. Of a packed artifact it is a sealed copy in memory (at most
+    /// [`PACKED_BYTES_MAX`](crate::PACKED_BYTES_MAX)), of others the file itself.
     ///
     /// # Errors
     /// The process has no descriptor left, or `/proc` is not mounted.
     pub fn try_clone_fd(&self) -> io::Result<OwnedFd> {
-        let own = format!("/proc/self/fd/{}", self.0.file.as_raw_fd());
-        Ok(rustix::fs::openat(CWD, own, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+        match &self.0.content {
+            Content::File { file, .. } | Content::Ephemeral { file, .. } => open_again(file),
+            Content::Packed(bytes) => open_again(&sealed_copy(bytes)?),
+        }
     }
 }
 
-impl AsFd for Artifact {
-    /// The read-only descriptor behind the mapping.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.file.as_fd()
-    }
+fn open_again(file: &File) -> io::Result<OwnedFd> {
+    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(rustix::fs::openat(CWD, own, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 impl fmt::Debug for Artifact {

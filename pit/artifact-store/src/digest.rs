@@ -4,6 +4,7 @@
 //! exactly when the artifacts are.
 
 use std::fmt;
+use std::hash::BuildHasherDefault;
 use std::str::FromStr;
 
 /// Length of a digest in bytes.
@@ -41,9 +42,40 @@ impl Digest {
         &self.0
     }
 
+    /// The one spelling of it.
+    pub(crate) fn hex(&self) -> [u8; DIGEST_BYTES * 2] {
+        let mut text = [0_u8; DIGEST_BYTES * 2];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = HEX_DIGITS[usize::from(byte >> 4)];
+            pair[1] = HEX_DIGITS[usize::from(byte & 0x0f)];
+        }
+        text
+    }
+
     /// The first byte: the number of the folder below `objects/` that holds the artifact.
     pub(crate) fn shard(&self) -> u8 {
         self.0[0]
+    }
+}
+
+/// For tables by digest: a digest is random already, so eight bytes of it are its hash.
+pub(crate) type DigestHash = BuildHasherDefault<FirstBytes>;
+
+#[derive(Debug, Default)]
+pub(crate) struct FirstBytes(u64);
+
+impl std::hash::Hasher for FirstBytes {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    /// The length that the standard library hashes before an array says nothing here.
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -63,12 +95,7 @@ impl Hasher {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0_u8; DIGEST_BYTES * 2];
-        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = HEX_DIGITS[usize::from(byte >> 4)];
-            pair[1] = HEX_DIGITS[usize::from(byte & 0x0f)];
-        }
-        f.pad(std::str::from_utf8(&text).expect("hexadecimal digits are ASCII"))
+        f.pad(std::str::from_utf8(&self.hex()).expect("hexadecimal digits are ASCII"))
     }
 }
 

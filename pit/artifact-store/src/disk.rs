@@ -111,6 +111,12 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// Bytes may be lost: the system forgets which, and a second attempt would lie.
     fn sync_file(&self, file: &File) -> io::Result<()>;
 
+    /// Gives an empty file the bytes of another one, which both share from then on (reflink).
+    ///
+    /// # Errors
+    /// On another file system, or on one that cannot share bytes; the store then copies.
+    fn clone_bytes(&self, source: &File, file: &File) -> io::Result<()>;
+
     /// Gives a file a (further) name.
     ///
     /// # Errors
@@ -135,7 +141,8 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// Names may be lost: as for [`sync_file`](Self::sync_file).
     fn sync_folder(&self, folder: &Folder) -> io::Result<()>;
 
-    /// Opens a file for reading; a symbolic link is not followed.
+    /// Opens a file for reading, perhaps one folder further down; where the last part is a symbolic link it is not
+    /// followed.
     ///
     /// # Errors
     /// `NotFound` where there is no such name.
@@ -177,6 +184,10 @@ impl Disk for RealDisk {
 
     fn sync_file(&self, file: &File) -> io::Result<()> {
         Ok(rustix::fs::fsync(file)?)
+    }
+
+    fn clone_bytes(&self, source: &File, file: &File) -> io::Result<()> {
+        Ok(rustix::fs::ioctl_ficlone(file, source)?)
     }
 
     fn link(&self, file: &File, folder: &Folder, name: &str) -> io::Result<()> {

@@ -38,12 +38,22 @@ pub enum RoomLimit {
     Quota,
     /// The file would be larger than the process (`ulimit -f`) or the file system allows.
     FileSize,
+    /// The budget of memory for ephemeral artifacts is used up.
+    Memory,
 }
 
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { limit, folder, needed_bytes, free_bytes, free_files } = self;
         let remedy = match limit {
+            RoomLimit::Memory => {
+                return write!(
+                    f,
+                    "no room for {needed_bytes} bytes in the memory for ephemeral artifacts of {} ({free_bytes} \
+                     bytes are free): drop some or raise ephemeral_bytes_max, then do it again; nothing was changed",
+                    folder.display()
+                );
+            }
             RoomLimit::Disk => "the disk is full: free some space there",
             RoomLimit::Quota => "the quota is used up: free some space there or raise the quota",
             RoomLimit::FileSize => "a limit on the size of files was met: raise it (ulimit -f)",
@@ -261,6 +271,55 @@ pub enum NameError {
     },
 }
 
+/// What nothing refers to could not be collected, or not all of it. Nothing that is referred to was touched, and what
+/// was removed stays removed: collect again.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// A name could not be read, so that nobody knows what it refers to. Repair the name or remove its file.
+    #[error("what is referred to is not known")]
+    Names {
+        /// What is wrong with the name.
+        #[source]
+        source: Box<NameError>,
+    },
+    /// Another process holds the lock for too long. Find out why it hangs.
+    #[error("the lock {path} was not free within {waited_ms} ms: another process that uses this store hangs")]
+    Busy {
+        /// The file that is locked.
+        path: PathBuf,
+        /// How long was waited.
+        waited_ms: u64,
+    },
+    /// A pack in which little is left could not be rewritten for want of room. The rest was collected.
+    #[error("{shortage}")]
+    Full {
+        /// How much is missing where.
+        shortage: Shortage,
+        /// The refusal of the system.
+        source: io::Error,
+    },
+    /// A sync failed, now or earlier: as for [`PutError::Poisoned`].
+    #[error(
+        "syncing {path} failed, so this store takes nothing more: check the disk, then open the store again"
+    )]
+    Poisoned {
+        /// What was synced.
+        path: PathBuf,
+        /// The error of the system.
+        source: Arc<io::Error>,
+    },
+    /// Any other error of the system.
+    #[error("cannot {operation} {path}")]
+    Io {
+        /// What was attempted.
+        operation: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
+}
+
 /// A failed operation on the disk, before it is known on whose behalf.
 #[derive(Debug)]
 pub(crate) enum Fault {
@@ -319,6 +378,16 @@ impl From<Fault> for NameError {
     }
 }
 
+impl From<Fault> for CollectError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Full { shortage, source } => Self::Full { shortage, source },
+            Fault::Poisoned { path, source } => Self::Poisoned { path, source },
+            Fault::Io { operation, path, source } => Self::Io { operation, path, source },
+        }
+    }
+}
+
 impl From<Fault> for OpenError {
     fn from(fault: Fault) -> Self {
         match fault {
@@ -356,6 +425,12 @@ impl From<ReadFault> for GetError {
 }
 
 impl From<ReadFault> for PutError {
+    fn from(fault: ReadFault) -> Self {
+        Fault::from(fault).into()
+    }
+}
+
+impl From<ReadFault> for CollectError {
     fn from(fault: ReadFault) -> Self {
         Fault::from(fault).into()
     }

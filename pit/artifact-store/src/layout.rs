@@ -1,5 +1,10 @@
 //! The folders and the format of a store: made once, recognised ever after.
 //!
+//! ```text
+//!   nothing --folders made and synced, format 2 linked--> format 2
+//!   format 1 --packs/ made and synced, format replaced--> format 2
+//! ```
+//!
 //! The file `format` is written last: where it is, the layout is complete and durable. Two processes may create the
 //! same store at once; each step finds done what the other did.
 
@@ -9,45 +14,70 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, Folder};
 use crate::error::{Fault, OpenError};
-use crate::root::{LOCK_FILE, Root, SUSPECT_FILE};
+use crate::root::{FLOOR_FILE, LOCK_FILE, Root, SUSPECT_FILE, VERIFIED_FILE};
 use crate::temporary::{Temporary, sweep};
 
 /// The newest format that this release reads, and the one that it writes.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 const FORMAT_FILE: &str = "format";
 const FORMAT_WORDS: &str = "symphony artifact-store format ";
 /// LIMIT: bytes of the format file that are read.
 const FORMAT_BYTES_MAX: usize = 128;
 
-const FOLDERS: [&str; 4] = ["objects", "tmp", "names", "quarantine"];
+const FOLDERS: [&str; 5] = ["objects", "tmp", "names", "quarantine", "packs"];
 /// What a file system puts into its own root folder.
 const FOREIGN_BUT_WELCOME: &str = "lost+found";
 
-/// Opens the layout, and creates what is missing. Says how many files of dead writers were swept.
-pub(crate) fn open(path: &Path, disk: Arc<dyn Disk>) -> Result<(Arc<Root>, u64), OpenError> {
+/// A layout that was opened.
+pub(crate) struct Opened {
+    pub(crate) root: Arc<Root>,
+    /// Files of dead writers that were removed.
+    pub(crate) swept: u64,
+    /// The format that was found, if it was an older one.
+    pub(crate) upgraded_from: Option<u64>,
+}
+
+/// What the folder says about its format.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Current,
+    Older(u64),
+}
+
+/// Opens the layout, creates what is missing, and brings an older format up to date.
+pub(crate) fn open(path: &Path, disk: Arc<dyn Disk>) -> Result<Opened, OpenError> {
     let path = std::path::absolute(path).map_err(|error| Fault::io("find", path, error))?;
     let folder = ensure_folder(disk.as_ref(), &path)?;
-    let is_new = check_format(disk.as_ref(), &folder)?;
-    if is_new {
+    let found = check_format(disk.as_ref(), &folder)?;
+    if found == Found::Nothing {
         check_foreign(&folder)?;
     }
-    let mut has_changed = is_new;
+    let mut has_changed = found == Found::Nothing;
     for name in FOLDERS {
         has_changed |= make_folder(disk.as_ref(), &folder, name)?;
     }
     let inside =
         |name| folder.open_inside(name).map_err(|error| Fault::io("open", &folder.path().join(name), error));
-    let [objects, temporary, names, quarantine] = FOLDERS;
-    let folders = [inside(objects)?, inside(temporary)?, inside(names)?, inside(quarantine)?];
+    let [objects, temporary, names, quarantine, packs] = FOLDERS;
+    let folders = [inside(objects)?, inside(temporary)?, inside(names)?, inside(quarantine)?, inside(packs)?];
     let root = Arc::new(Root::new(disk, folder, folders));
     if has_changed {
         root.sync_folder(&root.folder)?;
     }
-    if is_new {
-        write_format(&root)?;
-    }
+    let upgraded_from = match found {
+        Found::Current => None,
+        Found::Nothing => {
+            write_format(&root)?;
+            None
+        }
+        Found::Older(format) => {
+            replace_format(&root)?;
+            Some(format)
+        }
+    };
     let swept = sweep(&root);
-    Ok((root, swept))
+    Ok(Opened { root, swept, upgraded_from })
 }
 
 /// A sync failed while the store was last written, and nobody has verified it since.
@@ -69,7 +99,7 @@ pub(crate) fn clear_suspicion(root: &Root) -> Result<(), Fault> {
             root.sync_folder(&shard)?;
         }
     }
-    for folder in [&root.objects, &root.names, &root.quarantine, &root.folder] {
+    for folder in [&root.objects, &root.packs, &root.names, &root.quarantine, &root.folder] {
         root.sync_folder(folder)?;
     }
     match root.disk.remove(&root.folder, SUSPECT_FILE) {
@@ -107,19 +137,20 @@ fn make_folder(disk: &dyn Disk, parent: &Folder, name: &str) -> Result<bool, Fau
     }
 }
 
-/// Refuses a store of a newer release. Says whether the format has yet to be written.
-fn check_format(disk: &dyn Disk, folder: &Folder) -> Result<bool, OpenError> {
+/// Refuses a store of a newer release.
+fn check_format(disk: &dyn Disk, folder: &Folder) -> Result<Found, OpenError> {
     let path = folder.path().join(FORMAT_FILE);
     let fault = |operation, error| OpenError::from(Fault::io(operation, &path, error));
     let file = match disk.open(folder, FORMAT_FILE) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
         Err(error) => return Err(fault("open", error)),
     };
     let mut text = [0_u8; FORMAT_BYTES_MAX];
     let count = disk.read_at(&file, &mut text, 0).map_err(|error| fault("read", error))?;
     match parse_format(&text[..count]) {
-        Some(FORMAT) => Ok(false),
+        Some(FORMAT) => Ok(Found::Current),
+        Some(older) if (1..FORMAT).contains(&older) => Ok(Found::Older(older)),
         Some(found) if found > FORMAT => {
             Err(OpenError::NewerFormat { path: folder.path().to_owned(), found, known: FORMAT })
         }
@@ -137,8 +168,8 @@ fn check_foreign(folder: &Folder) -> Result<(), OpenError> {
     let fault = |error| Fault::io("list", folder.path(), error);
     for name in folder.entries().map_err(fault)? {
         let name = name.map_err(fault)?;
-        // The format may have been written by another process since we looked for it.
-        let expected = [FORMAT_FILE, LOCK_FILE, SUSPECT_FILE, FOREIGN_BUT_WELCOME];
+        // Another process may have written the format since we looked for it, and more after that.
+        let expected = [FORMAT_FILE, LOCK_FILE, SUSPECT_FILE, VERIFIED_FILE, FLOOR_FILE, FOREIGN_BUT_WELCOME];
         if !FOLDERS.iter().chain(&expected).any(|ours| name == **ours) {
             return Err(not_a_store(folder, &name.to_string_lossy()));
         }
@@ -150,9 +181,13 @@ fn not_a_store(folder: &Folder, found: &str) -> OpenError {
     OpenError::NotAStore { path: folder.path().to_owned(), found: found.to_owned() }
 }
 
+fn format_text() -> String {
+    format!("{FORMAT_WORDS}{FORMAT}\n")
+}
+
 fn write_format(root: &Arc<Root>) -> Result<(), Fault> {
     let mut file = Temporary::create(root)?;
-    file.append(format!("{FORMAT_WORDS}{FORMAT}\n").as_bytes(), None)?;
+    file.append(format_text().as_bytes(), None)?;
     file.sync()?;
     match file.link(&root.folder, FORMAT_FILE) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -161,6 +196,16 @@ fn write_format(root: &Arc<Root>) -> Result<(), Fault> {
         }
         _ => root.sync_folder(&root.folder),
     }
+}
+
+/// The store of an older release holds nothing that this one reads differently; it only lacks the folder of the packs,
+/// which is there and durable by now. From here on the older release refuses it, since it would not find packed ones.
+fn replace_format(root: &Arc<Root>) -> Result<(), Fault> {
+    let mut file = Temporary::create_named(root)?;
+    file.append(format_text().as_bytes(), None)?;
+    file.sync()?;
+    file.replace(&root.folder, FORMAT_FILE)?;
+    root.sync_folder(&root.folder)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Walking through all artifacts, one folder at a time: memory does not grow with the store.
+//! Walking through all artifacts: those with files of their own one folder at a time, then the packed ones.
 //!
 //! What is put or removed during a walk may or may not be met. Files whose names are no digests are passed over.
 
@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::digest::Digest;
 use crate::disk::Folder;
 use crate::error::{GetError, ReadFault};
+use crate::look::Spot;
+use crate::packs::Place;
 use crate::remembered::size_of_stat;
 use crate::root::Root;
 use crate::store::Store;
@@ -25,11 +27,19 @@ pub struct Listed {
     pub modified: SystemTime,
 }
 
-/// Iterator over all artifacts, by ascending first byte of the digest and in no order beyond.
+/// Iterator over all artifacts in no order to rely on. One that lies in a pack and in a file of its own is met once.
 ///
 /// # Errors
 /// An item is an error if a folder cannot be read; the walk goes on with the next one.
 pub struct List {
+    store: Store,
+    files: Files,
+    /// `None` until all files were met.
+    packed: Option<std::vec::IntoIter<(Digest, Place)>>,
+}
+
+/// Iterator over the artifacts with files of their own.
+pub(crate) struct Files {
     root: Arc<Root>,
     /// The folder to be opened next; 256 when there is none.
     next_shard: u16,
@@ -44,7 +54,7 @@ struct OpenShard {
 
 impl fmt::Debug for List {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("List").field("next_shard", &self.next_shard).finish_non_exhaustive()
+        f.debug_struct("List").field("next_shard", &self.files.next_shard).finish_non_exhaustive()
     }
 }
 
@@ -52,11 +62,33 @@ impl Iterator for List {
     type Item = Result<Listed, GetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let packed = match &mut self.packed {
+            Some(packed) => packed,
+            none => {
+                if let Some(listed) = self.files.next() {
+                    return Some(listed.map_err(GetError::from));
+                }
+                let loaded = self.store.load_packs();
+                let packed = none.insert(self.store.packs.all().into_iter());
+                if let Err(fault) = loaded {
+                    return Some(Err(fault.into()));
+                }
+                packed
+            }
+        };
+        packed.find_map(|(digest, place)| self.store.list_packed(digest, &place)).map(Ok)
+    }
+}
+
+impl Iterator for Files {
+    type Item = Result<Listed, ReadFault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
         loop {
             let Some(shard) = &mut self.open else {
                 match self.open_next()? {
                     Ok(()) => continue,
-                    Err(fault) => return Some(Err(fault.into())),
+                    Err(fault) => return Some(Err(fault)),
                 }
             };
             let entry = match shard.entries.next() {
@@ -64,7 +96,7 @@ impl Iterator for List {
                 Some(Err(error)) => {
                     let fault = ReadFault::new("list", shard.folder.path(), error);
                     self.open = None;
-                    return Some(Err(fault.into()));
+                    return Some(Err(fault));
                 }
                 None => {
                     self.open = None;
@@ -79,7 +111,7 @@ impl Iterator for List {
     }
 }
 
-impl List {
+impl Files {
     fn open_next(&mut self) -> Option<Result<(), ReadFault>> {
         loop {
             let shard = u8::try_from(self.next_shard).ok()?;
@@ -116,7 +148,21 @@ impl Store {
     /// All artifacts, without verifying them.
     #[must_use]
     pub fn list(&self) -> List {
-        List { root: Arc::clone(&self.root), next_shard: 0, open: None }
+        List { store: self.clone(), files: self.files(), packed: None }
+    }
+
+    /// Those with files of their own.
+    pub(crate) fn files(&self) -> Files {
+        Files { root: Arc::clone(&self.root), next_shard: 0, open: None }
+    }
+
+    /// A packed one, unless its pack is gone or it has a file of its own, with which it was met.
+    fn list_packed(&self, digest: Digest, place: &Place) -> Option<Listed> {
+        if self.root.objects.stat(Spot::of(&digest).relative().as_ref()).is_ok() {
+            return None;
+        }
+        let stat = self.root.packs.stat(place.pack.as_ref().as_ref()).ok()?;
+        Some(Listed { digest, bytes: u64::from(place.bytes), modified: modified(&stat) })
     }
 
     /// Verifies all artifacts, one per step of the iterator: its digest, and its length or what is wrong with it. A

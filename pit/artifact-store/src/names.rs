@@ -1,17 +1,18 @@
 //! Names for artifacts: a small durable map with versions and compare-and-swap.
 //!
 //! Each name is one small file in `names/`, replaced as a whole: written aside, synced, renamed, folder synced.
-//! Setting takes the lock between processes, reading takes none. What a record looks like is in `record`.
+//! Setting and removing take the lock between processes, reading takes none. A removed name leaves no file; one record for
+//! all of them, `floor`, keeps versions from beginning anew. What records look like is in `record`.
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 
 use crate::digest::Digest;
-use crate::error::{Fault, NameError};
-use crate::look::{Sight, Trust};
+use crate::disk::Folder;
+use crate::error::{Fault, NameError, ReadFault};
+use crate::look::Sight;
 use crate::record::{self, RECORD_BYTES_MAX};
-use crate::root::LockFault;
+use crate::root::{FLOOR_FILE, HeldLock, LockFault};
 use crate::store::Store;
 use crate::temporary::Temporary;
 
@@ -70,7 +71,8 @@ pub struct Named {
     pub name: String,
     /// The artifact.
     pub digest: Digest,
-    /// 1 when the name is first set, one more with each further setting.
+    /// One more with each setting. A name that is set for the first time begins at 1, or above the versions of all names
+    /// that were removed: who has seen an earlier life of it cannot take the new one for that.
     pub version: u64,
 }
 
@@ -87,31 +89,81 @@ impl Store {
     pub fn set_name(&self, name: &str, digest: &Digest, expected: Expected) -> Result<Named, NameError> {
         check(name)?;
         self.root.check_sound()?;
-        if !matches!(self.look(digest, Trust::Memory)?, Sight::Sound(_)) {
+        // Until the name is there, the pin keeps the artifact.
+        let (Sight::Sound(_), Some(_pin)) = self.look_pinned(digest)? else {
             return Err(NameError::NoArtifact { name: name.to_owned(), digest: *digest });
+        };
+        let _lock = self.lock_names()?;
+        let before = match self.find_expected(name, expected)? {
+            Some(named) => named.version,
+            None => self.read_floor()?,
+        };
+        let named = Named { name: name.to_owned(), digest: *digest, version: before.saturating_add(1) };
+        self.write_record(&self.root.names, &file_name(name), &record::write(&named))?;
+        Ok(named)
+    }
+
+    /// Removes a name, if it is what the caller expects, and says what it pointed to; `None` if it was not set and that
+    /// was expected. Durable when this returns. The artifact stays until it is [collected](Store::collect).
+    ///
+    /// # Errors
+    /// As for [`set_name`](Self::set_name).
+    pub fn remove_name(&self, name: &str, expected: Expected) -> Result<Option<Named>, NameError> {
+        check(name)?;
+        self.root.check_sound()?;
+        let _lock = self.lock_names()?;
+        let Some(named) = self.find_expected(name, expected)? else { return Ok(None) };
+        // First the floor: a name must never begin again below a version that somebody has seen.
+        if self.read_floor()? < named.version {
+            self.write_record(&self.root.folder, FLOOR_FILE, &record::write_floor(named.version))?;
         }
-        let _lock = self.root.lock().map_err(|fault| match fault {
+        let path = self.root.names.path().join(file_name(name));
+        let removed = self.root.disk.remove(&self.root.names, &file_name(name));
+        removed.map_err(|error| Fault::io("remove", &path, error))?;
+        self.root.sync_folder(&self.root.names)?;
+        self.root.check_sound()?;
+        Ok(Some(named))
+    }
+
+    fn lock_names(&self) -> Result<HeldLock<'_>, NameError> {
+        self.root.lock().map_err(|fault| match fault {
             LockFault::Busy { path, waited_ms } => NameError::Busy { path, waited_ms },
             LockFault::Read(fault) => fault.into(),
-        })?;
-        let found = self.read_name(name)?.map_or(0, |named| named.version);
+        })
+    }
+
+    fn find_expected(&self, name: &str, expected: Expected) -> Result<Option<Named>, NameError> {
+        let named = self.read_name(name)?;
+        let found = named.as_ref().map_or(0, |named| named.version);
         let is_expected = match expected {
             Expected::Anything => true,
             Expected::Absent => found == 0,
             Expected::Version(version) => found == version,
         };
-        if !is_expected {
-            return Err(NameError::Conflict { name: name.to_owned(), expected, found });
+        if is_expected {
+            return Ok(named);
         }
-        let named = Named { name: name.to_owned(), digest: *digest, version: found.saturating_add(1) };
-        let text = record::write(&named);
+        Err(NameError::Conflict { name: name.to_owned(), expected, found })
+    }
+
+    fn write_record(&self, folder: &Folder, file: &str, text: &str) -> Result<(), NameError> {
         let mut temporary = Temporary::create_named(&self.root)?;
         temporary.append(text.as_bytes(), Some(text.len() as u64))?;
         temporary.sync()?;
-        temporary.replace(&self.root.names, &file_name(name))?;
-        self.root.sync_folder(&self.root.names)?;
+        temporary.replace(folder, file)?;
+        self.root.sync_folder(folder)?;
         self.root.check_sound()?;
-        Ok(named)
+        Ok(())
+    }
+
+    /// The highest version of a name that was removed.
+    fn read_floor(&self) -> Result<u64, NameError> {
+        let path = self.root.folder.path().join(FLOOR_FILE);
+        match self.read_file(&self.root.folder, FLOOR_FILE)? {
+            None => Ok(0),
+            Some(text) => record::read_floor(&text)
+                .ok_or_else(|| NameError::Corrupt { name: FLOOR_FILE.to_owned(), path }),
+        }
     }
 
     /// What a name points to; `None` if it is not set.
@@ -151,9 +203,21 @@ impl Store {
 
     fn read_name(&self, name: &str) -> Result<Option<Named>, NameError> {
         let file_name = file_name(name);
-        let path = self.root.names.path().join(&file_name);
-        let fault = |operation, error| NameError::from(Fault::io(operation, &path, error));
-        let file = match self.root.disk.open(&self.root.names, &file_name) {
+        let Some(text) = self.read_file(&self.root.names, &file_name)? else { return Ok(None) };
+        // The name stands in the record too: a file system that confuses upper and lower case is found out.
+        match record::read(&text) {
+            Some(named) if named.name == name => Ok(Some(named)),
+            _ => {
+                let path = self.root.names.path().join(file_name);
+                Err(NameError::Corrupt { name: name.to_owned(), path })
+            }
+        }
+    }
+
+    /// A small file, as far as a record can reach.
+    fn read_file(&self, folder: &Folder, name: &str) -> Result<Option<Vec<u8>>, ReadFault> {
+        let fault = |operation, error| ReadFault::new(operation, &folder.path().join(name), error);
+        let file = match self.root.disk.open(folder, name) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(fault("open", error)),
@@ -168,11 +232,8 @@ impl Store {
                 Err(error) => return Err(fault("read", error)),
             }
         }
-        // The name stands in the record too: a file system that confuses upper and lower case is found out.
-        match record::read(&text[..length]) {
-            Some(named) if named.name == name => Ok(Some(named)),
-            _ => Err(NameError::Corrupt { name: name.to_owned(), path: PathBuf::from(&path) }),
-        }
+        text.truncate(length);
+        Ok(Some(text))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Storing an artifact: whole or not at all, durable when acknowledged.
 //!
 //! ```text
-//!   bytes -> temporary file, hashed -> sync -> link into objects/ab/ -> sync objects/ab -> acknowledged
+//!   bytes -> temporary file, hashed -> sync -> link into objects/ab/ -> sync objects/ab -> acknowledged, pinned
 //!                                        \-> already there: verify, sync it -/
 //! ```
 //!
@@ -9,15 +9,17 @@
 //! each syncs before it acknowledges. A link is never undone, not even when the sync after it fails: somebody
 //! else may have acknowledged the same artifact meanwhile, and what is linked is whole.
 
-use std::io::{self, Read};
-use std::path::Path;
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::digest::{Digest, Hasher};
 use crate::disk::Folder;
 use crate::error::{Fault, PutError};
-use crate::look::{PIECE_BYTES, Sight, Sound, Trust, place};
-use crate::root::open_outside;
+use crate::look::{PIECE_BYTES, Sight, Sound, Spot};
+use crate::pin::{Locked, Pin};
+use crate::remembered::Identity;
+use crate::source::LARGE_BYTES_MIN;
 use crate::store::Store;
 use crate::temporary::Temporary;
 
@@ -34,8 +36,9 @@ impl Default for DurableShards {
     }
 }
 
-/// An acknowledged artifact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An acknowledged artifact. As long as this lives it holds a descriptor, by which the artifact is pinned; those of one
+/// pack share theirs.
+#[derive(Clone, Debug)]
 pub struct Stored {
     /// Its address.
     pub digest: Digest,
@@ -43,6 +46,8 @@ pub struct Stored {
     pub bytes: u64,
     /// The store held it already.
     pub was_present: bool,
+    /// Keeps it from being collected until the caller has named it, or lets this go.
+    pub pin: Pin,
 }
 
 /// An artifact that is put piece by piece; nobody sees it before [`commit`](Self::commit), and dropping it leaves
@@ -66,7 +71,8 @@ pub struct ArtifactWriter {
     temporary: Temporary,
     hasher: Hasher,
     /// All bytes that are to come, if the caller knows, for the error when they do not fit.
-    expected_bytes: Option<u64>,
+    pub(crate) expected_bytes: Option<u64>,
+    flushed_to: u64,
 }
 
 impl ArtifactWriter {
@@ -79,6 +85,7 @@ impl ArtifactWriter {
             self.hasher.add(part);
             self.temporary.append(part, self.expected_bytes)?;
         }
+        self.temporary.begin_flush(&mut self.flushed_to);
         Ok(())
     }
 
@@ -93,8 +100,9 @@ impl ArtifactWriter {
     /// # Errors
     /// As for [`Store::put_bytes`].
     pub fn commit(self) -> Result<Stored, PutError> {
+        self.temporary.sync()?;
         let digest = self.hasher.digest();
-        self.store.publish(&self.temporary, digest)
+        self.store.publish(self.temporary.locked(), self.temporary.bytes(), digest)
     }
 }
 
@@ -106,40 +114,19 @@ impl Store {
     /// [`PutError::Full`] without room: make some, put again. [`PutError::Poisoned`] after a failed sync: open the
     /// store again. Others as described there. Nothing half-written is ever visible.
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<Stored, PutError> {
+        if bytes.len() >= LARGE_BYTES_MIN {
+            self.root.check_sound()?;
+            return self.put_large(bytes);
+        }
         let digest = Digest::of(bytes);
         self.root.check_sound()?;
-        if let Sight::Sound(sound) = self.look(&digest, Trust::Memory)? {
-            return self.acknowledge_present(digest, &sound);
+        if let Some(stored) = self.acknowledge(&digest)? {
+            return Ok(stored);
         }
         let mut temporary = Temporary::create(&self.root)?;
         temporary.append(bytes, Some(bytes.len() as u64))?;
-        self.publish(&temporary, digest)
-    }
-
-    /// Stores what a reader yields until its end, in one pass and with a buffer of 256 KiB.
-    ///
-    /// # Errors
-    /// [`PutError::Input`] if the reader fails, else as for [`put_bytes`](Self::put_bytes).
-    pub fn put_reader(&self, mut reader: impl Read) -> Result<Stored, PutError> {
-        let writer = self.writer()?;
-        copy(writer, &mut reader)
-    }
-
-    /// Stores a copy of a file. The file is read once; if it changes meanwhile, what was read is what is stored.
-    ///
-    /// # Errors
-    /// [`PutError::Input`] if it cannot be read or is no ordinary file, else as for [`put_bytes`](Self::put_bytes).
-    pub fn put_file(&self, path: &Path) -> Result<Stored, PutError> {
-        let input = |source| PutError::Input { source };
-        let mut file = open_outside(path).map_err(input)?;
-        let metadata = file.metadata().map_err(input)?;
-        if !metadata.is_file() {
-            let text = format!("{} is not an ordinary file", path.display());
-            return Err(input(io::Error::new(io::ErrorKind::InvalidInput, text)));
-        }
-        let mut writer = self.writer()?;
-        writer.expected_bytes = Some(metadata.len());
-        copy(writer, &mut file)
+        temporary.sync()?;
+        self.publish(temporary.locked(), temporary.bytes(), digest)
     }
 
     /// Begins an artifact that comes in pieces.
@@ -148,37 +135,46 @@ impl Store {
     /// As for [`put_bytes`](Self::put_bytes).
     pub fn writer(&self) -> Result<ArtifactWriter, PutError> {
         let temporary = Temporary::create(&self.root)?;
-        Ok(ArtifactWriter { store: self.clone(), temporary, hasher: Hasher::default(), expected_bytes: None })
+        Ok(self.writer_to(temporary))
     }
 
-    fn publish(&self, temporary: &Temporary, digest: Digest) -> Result<Stored, PutError> {
-        temporary.sync()?;
+    /// A writer to a file that is empty so far.
+    pub(crate) fn writer_to(&self, temporary: Temporary) -> ArtifactWriter {
+        let (store, hasher) = (self.clone(), Hasher::default());
+        ArtifactWriter { store, temporary, hasher, expected_bytes: None, flushed_to: 0 }
+    }
+
+    /// Gives a whole and durable file its name. The lock on it becomes the pin.
+    pub(crate) fn publish(&self, file: &Arc<Locked>, bytes: u64, digest: Digest) -> Result<Stored, PutError> {
         // What was begun before a sync failed ends here.
         self.root.check_sound()?;
-        let (shard, name) = place(&digest);
+        let spot = Spot::of(&digest);
         let path = self.path_of(&digest);
+        let written = rustix::fs::fstat(file).map_err(|error| Fault::io("stat", &path, error.into()))?;
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
         for _ in 0..LINK_ATTEMPTS_MAX {
-            let folder = self.shard_folder(&digest, &shard)?;
-            match temporary.link(&folder, &name) {
+            let folder = self.shard_folder(&digest, spot.shard())?;
+            match self.root.disk.link(file.file(), &folder, spot.name()) {
                 Ok(()) => {
                     self.make_durable(&folder, &digest)?;
-                    return Ok(Stored { digest, bytes: temporary.bytes(), was_present: false });
+                    self.remember_written(digest, file, &written);
+                    return Ok(Stored { digest, bytes, was_present: false, pin: Pin::of(Arc::clone(file)) });
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    match self.look(&digest, Trust::Memory)? {
-                        Sight::Sound(sound) => return self.acknowledge_present(digest, &sound),
-                        Sight::Damaged { kept_at, is_moved: false } => {
+                    match self.look_pinned(&digest)? {
+                        (Sight::Sound(sound @ Sound::File { .. }), Some(pin)) => {
+                            return self.acknowledge_present(digest, &sound, pin);
+                        }
+                        (Sight::Damaged { kept_at, is_moved: false }, _) => {
                             return Err(PutError::Obstructed { digest, path: kept_at });
                         }
-                        // The place is free now: our copy replaces the damaged one.
-                        Sight::Damaged { is_moved: true, .. } | Sight::Absent => failure = error,
+                        // The place is free now: our copy replaces what was there.
+                        _ => failure = error,
                     }
                 }
                 // Somebody removed the folder by hand: it is made again.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => failure = error,
                 Err(error) => {
-                    let bytes = temporary.bytes();
                     return Err(Fault::of_growth("link", &path, &self.root.folder, bytes, error).into());
                 }
             }
@@ -186,17 +182,50 @@ impl Store {
         Err(Fault::io("link", &path, failure).into())
     }
 
+    /// What was hashed while it was written need not be hashed to be read, unless somebody wrote to it since.
+    fn remember_written(&self, digest: Digest, file: &Locked, written: &rustix::fs::Stat) {
+        let Ok(now) = rustix::fs::fstat(file) else { return };
+        // Linking has moved the change time, so this is told by the time of the last write.
+        let last_write = |stat: &rustix::fs::Stat| (stat.st_mtime, stat.st_mtime_nsec, stat.st_size);
+        if last_write(&now) == last_write(written) {
+            self.remembered.remember(digest, Identity::of(&now));
+        }
+    }
+
+    /// Acknowledges an artifact if it is there.
+    pub(crate) fn acknowledge(&self, digest: &Digest) -> Result<Option<Stored>, PutError> {
+        match self.look_pinned(digest)? {
+            (Sight::Sound(sound), Some(pin)) => self.acknowledge_present(*digest, &sound, pin).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// Acknowledges an artifact that was there before. Its first writer may not have synced yet, and may never.
-    fn acknowledge_present(&self, digest: Digest, sound: &Sound) -> Result<Stored, PutError> {
-        let (shard, _) = place(&digest);
-        let folder = self
-            .root
-            .objects
-            .open_inside(&shard)
-            .map_err(|error| Fault::io("open", &self.path_of(&digest), error))?;
-        self.root.disk.sync_file(&sound.file).map_err(|error| self.root.poison(sound.path.clone(), error))?;
-        self.make_durable(&folder, &digest)?;
-        Ok(Stored { digest, bytes: sound.bytes, was_present: true })
+    pub(crate) fn acknowledge_present(
+        &self,
+        digest: Digest,
+        sound: &Sound,
+        pin: Pin,
+    ) -> Result<Stored, PutError> {
+        match sound {
+            Sound::File { file, path, .. } => {
+                let spot = Spot::of(&digest);
+                let folder = self
+                    .root
+                    .objects
+                    .open_inside(spot.shard())
+                    .map_err(|error| Fault::io("open", path, error))?;
+                self.root.disk.sync_file(file).map_err(|error| self.root.poison(path.clone(), error))?;
+                self.make_durable(&folder, &digest)?;
+            }
+            Sound::Packed { file, place, .. } => {
+                let path = self.root.packs.path().join(&*place.pack);
+                self.root.disk.sync_file(file).map_err(|error| self.root.poison(path, error))?;
+                self.root.sync_folder(&self.root.packs)?;
+                self.root.check_sound()?;
+            }
+        }
+        Ok(Stored { digest, bytes: sound.bytes(), was_present: true, pin })
     }
 
     /// Makes the name of an artifact durable, and the name of its folder.
@@ -229,17 +258,5 @@ impl Store {
             Err(error) => return Err(fault(error)),
         }
         objects.open_inside(shard).map_err(fault)
-    }
-}
-
-fn copy(mut writer: ArtifactWriter, reader: &mut impl Read) -> Result<Stored, PutError> {
-    let mut buffer = vec![0_u8; PIECE_BYTES];
-    loop {
-        match reader.read(&mut buffer) {
-            Ok(0) => return writer.commit(),
-            Ok(count) => writer.append(&buffer[..count])?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(PutError::Input { source }),
-        }
     }
 }

@@ -35,6 +35,19 @@ pub(crate) fn read(bytes: &[u8]) -> Option<Named> {
     (write(&named) == text).then_some(named)
 }
 
+/// The record of the highest version of a name that was removed: two lines of the same kind.
+pub(crate) fn write_floor(version: u64) -> String {
+    let body = format!("floor {version}\n");
+    let check = Digest::of(body.as_bytes());
+    format!("{body}check {check}\n")
+}
+
+pub(crate) fn read_floor(bytes: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let version = text.split('\n').next()?.strip_prefix("floor ")?.parse().ok()?;
+    (write_floor(version) == text).then_some(version)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +75,20 @@ mod tests {
         }
         for length in 0..whole.len() {
             assert_eq!(read(&whole[..length]), None, "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn a_floor_survives_and_one_with_any_bit_flipped_or_byte_missing_is_refused() {
+        let whole = write_floor(u64::MAX).into_bytes();
+        assert_eq!(read_floor(&whole), Some(u64::MAX));
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(read_floor(&flipped), None, "bit {bit}");
+        }
+        for length in 0..whole.len() {
+            assert_eq!(read_floor(&whole[..length]), None, "cut at {length}");
         }
     }
 

@@ -1,22 +1,35 @@
-//! What this process has verified already, so that only the first read of an artifact hashes it.
+//! What need not be read again: open artifacts, and files that were verified.
 //!
 //! Two memories: whole open artifacts, few, for reads that cost a look-up; and the identities of verified files, many,
-//! for reads that cost an open and a map. Knows no file operation.
+//! for reads that cost an open and a map. Readers of the first never wait: they see a table that is replaced as a
+//! whole. The second is shared with other processes through the `witness`. Knows no order of operations.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rustix::fs::Stat;
 
 use crate::artifact::Artifact;
-use crate::digest::Digest;
+use crate::digest::{Digest, DigestHash};
+use crate::disk::Folder;
+use crate::witness::Witness;
 
 /// LIMIT: identities of verified files kept, about 100 bytes each. When full all are forgotten: a re-hash, no error.
 const VERIFIED_MAX: usize = 65_536;
 
+/// LIMIT: parts of the table of open artifacts. Keeping one more open copies one part.
+const PARTS_MAX: usize = 16;
+/// Below so many open artifacts the table is in one part, so that the limit is met exactly.
+const PARTS_FROM: usize = 64;
+
 /// Which file was verified, and that it was not touched since: each write, truncation and change of mode moves the
 /// change time, which a user cannot set.
+///
+/// LIMIT: where the kernel counts change times in ticks (before Linux 6.13), a write within the same tick of 1 to 10 ms
+/// as the last one is not told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     device: u64,
@@ -27,6 +40,9 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
+    /// Of no file: what is remembered under it is forgotten.
+    const NONE: Self = Self { device: 0, inode: 0, bytes: 0, changed_s: 0, changed_ns: 0 };
+
     #[allow(
         clippy::useless_conversion,
         clippy::unnecessary_cast,
@@ -50,6 +66,14 @@ impl Identity {
     pub(crate) fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
+
+    pub(crate) fn words(&self) -> [u64; 5] {
+        [self.device, self.inode, self.bytes, self.changed_s.cast_unsigned(), self.changed_ns]
+    }
+
+    pub(crate) fn from_words([device, inode, bytes, changed_s, changed_ns]: [u64; 5]) -> Self {
+        Self { device, inode, bytes, changed_s: changed_s.cast_signed(), changed_ns }
+    }
 }
 
 /// Bytes of a file; the system's number is signed.
@@ -59,17 +83,26 @@ pub(crate) fn size_of_stat(stat: &Stat) -> u64 {
 
 #[derive(Debug)]
 pub(crate) struct Remembered {
-    open: RwLock<OpenArtifacts>,
-    verified: Mutex<HashMap<Digest, Identity>>,
-    /// LIMIT: artifacts kept open, each a descriptor and a mapping.
-    open_max: usize,
+    open: Box<[Part]>,
+    verified: Mutex<Verified>,
+    /// LIMIT: artifacts kept open in one part, each a descriptor and a mapping.
+    open_in_part_max: usize,
 }
 
+#[derive(Debug)]
+struct Verified {
+    identities: HashMap<Digest, Identity, DigestHash>,
+    witness: Option<Witness>,
+}
+
+type OpenArtifacts = HashMap<Digest, Arc<Entry>, DigestHash>;
+
 #[derive(Debug, Default)]
-struct OpenArtifacts {
-    artifacts: HashMap<Digest, Entry>,
-    /// In order of arrival; who was used since its last turn gets another (second chance).
-    turns: VecDeque<Digest>,
+struct Part {
+    artifacts: ArcSwap<OpenArtifacts>,
+    /// In order of arrival; who was used since its last turn gets another (second chance). Also the turn of who
+    /// replaces the table.
+    turns: Mutex<VecDeque<Digest>>,
 }
 
 #[derive(Debug)]
@@ -79,14 +112,26 @@ struct Entry {
 }
 
 impl Remembered {
-    pub(crate) fn new(open_max: usize) -> Self {
-        Self { open: RwLock::default(), verified: Mutex::default(), open_max }
+    /// `folder` is where the witness is.
+    pub(crate) fn new(open_max: usize, folder: &Folder) -> Self {
+        let parts = if open_max < PARTS_FROM { 1 } else { PARTS_MAX };
+        let mut verified = Verified { identities: HashMap::default(), witness: Witness::open(folder) };
+        verified.read_witness();
+        Self {
+            open: std::iter::repeat_with(Part::default).take(parts).collect(),
+            verified: Mutex::new(verified),
+            open_in_part_max: open_max / parts,
+        }
+    }
+
+    fn part(&self, digest: &Digest) -> &Part {
+        &self.open[usize::from(digest.shard()) % self.open.len()]
     }
 
     /// An artifact that is open already.
     pub(crate) fn open_artifact(&self, digest: &Digest) -> Option<Artifact> {
-        let open = self.open.read();
-        let entry = open.artifacts.get(digest)?;
+        let open = self.part(digest).artifacts.load();
+        let entry = open.get(digest)?;
         // ORDERING(second-chance): Relaxed suffices, the flag only advises which artifact to close first. Looking
         // before storing keeps the line shared between readers.
         if !entry.is_used.load(Ordering::Relaxed) {
@@ -96,56 +141,100 @@ impl Remembered {
         Some(entry.artifact.clone())
     }
 
+    /// How many artifacts are kept open.
+    pub(crate) fn open_count(&self) -> usize {
+        self.open.iter().map(|part| part.artifacts.load().len()).sum()
+    }
+
     /// Keeps an artifact open, and closes another when there are too many.
     pub(crate) fn keep_open(&self, artifact: Artifact) {
-        if self.open_max == 0 {
+        if self.open_in_part_max == 0 {
             return;
         }
-        let mut evicted = Vec::new();
-        let mut open = self.open.write();
-        let OpenArtifacts { artifacts, turns } = &mut *open;
         let digest = artifact.digest();
-        if artifacts.contains_key(&digest) {
+        let part = self.part(&digest);
+        let mut turns = part.turns.lock();
+        let before = part.artifacts.load_full();
+        if before.contains_key(&digest) {
             return;
         }
-        while artifacts.len() >= self.open_max {
+        let mut open = OpenArtifacts::clone(&before);
+        while open.len() >= self.open_in_part_max {
             let Some(next) = turns.pop_front() else { break };
-            let Some(entry) = artifacts.get_mut(&next) else { continue };
-            if std::mem::take(entry.is_used.get_mut()) {
+            // ORDERING(second-chance): Relaxed, as in `open_artifact`.
+            let is_used = open.get(&next).is_some_and(|entry| entry.is_used.swap(false, Ordering::Relaxed));
+            if is_used {
                 turns.push_back(next);
             } else {
-                evicted.extend(artifacts.remove(&next));
+                open.remove(&next);
             }
         }
         turns.push_back(digest);
-        artifacts.insert(digest, Entry { artifact, is_used: AtomicBool::new(false) });
-        // Unmapping a large artifact takes long: not while others wait for the lock.
-        drop(open);
-        drop(evicted);
+        open.insert(digest, Arc::new(Entry { artifact, is_used: AtomicBool::new(false) }));
+        part.artifacts.store(Arc::new(open));
+        drop(turns);
+        // Unmapping a large artifact takes long: not while others wait to keep one open.
+        drop(before);
     }
 
-    /// The file under this digest was hashed and found right.
+    /// The file under this digest was hashed and found right, or holds what was hashed while it was written.
     pub(crate) fn remember(&self, digest: Digest, identity: Identity) {
         let mut verified = self.verified.lock();
-        if verified.len() >= VERIFIED_MAX {
-            verified.clear();
-        }
         verified.insert(digest, identity);
+        let Verified { witness, .. } = &mut *verified;
+        if witness.as_mut().is_some_and(|witness| !witness.add(&digest, &identity)) {
+            // Full or spoilt: this process goes on alone, the next opener begins a new one.
+            *witness = None;
+        }
     }
 
-    /// This very file was hashed before and was not touched since.
+    /// This very file was verified before, by whichever process, and was not touched since.
     pub(crate) fn is_verified(&self, digest: &Digest, identity: &Identity) -> bool {
-        self.verified.lock().get(digest) == Some(identity)
+        let mut verified = self.verified.lock();
+        if verified.identities.get(digest) == Some(identity) {
+            return true;
+        }
+        // Another process may have verified it since.
+        verified.read_witness();
+        verified.identities.get(digest) == Some(identity)
     }
 
-    /// The file under this digest is damaged: nothing is believed of it any more.
+    /// The file under this digest is damaged or gone: nothing is believed of it any more, by no process.
     pub(crate) fn forget(&self, digest: &Digest) {
-        self.verified.lock().remove(digest);
-        let forgotten = {
-            let mut open = self.open.write();
-            open.turns.retain(|other| other != digest);
-            open.artifacts.remove(digest)
-        };
-        drop(forgotten);
+        let mut verified = self.verified.lock();
+        if verified.identities.remove(digest).is_some() {
+            let Verified { witness, .. } = &mut *verified;
+            if witness.as_mut().is_some_and(|witness| !witness.add(digest, &Identity::NONE)) {
+                *witness = None;
+            }
+        }
+        drop(verified);
+        let part = self.part(digest);
+        let mut turns = part.turns.lock();
+        let before = part.artifacts.load_full();
+        if before.contains_key(digest) {
+            turns.retain(|other| other != digest);
+            let mut open = OpenArtifacts::clone(&before);
+            open.remove(digest);
+            part.artifacts.store(Arc::new(open));
+        }
+        drop(turns);
+        drop(before);
+    }
+}
+
+impl Verified {
+    fn read_witness(&mut self) {
+        let news = self.witness.as_mut().map(Witness::news).unwrap_or_default();
+        for (digest, identity) in news {
+            self.insert(digest, identity);
+        }
+    }
+
+    fn insert(&mut self, digest: Digest, identity: Identity) {
+        if self.identities.len() >= VERIFIED_MAX {
+            self.identities.clear();
+        }
+        self.identities.insert(digest, identity);
     }
 }

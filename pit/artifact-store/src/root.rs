@@ -7,11 +7,11 @@
 //! Knows nothing of digests or names.
 //!
 //! What is locked, and why: puts and gets take no lock, neither between threads nor between processes, because a link
-//! either makes an artifact appear whole or finds it there. The file `lock` is held (flock) by whoever sets a name,
-//! since compare-and-swap is a read and a write, and by whoever moves a damaged file to quarantine, lest a second one
-//! move its freshly put successor. Both hold it for one short operation.
+//! either makes an artifact appear whole or finds it there. The file `lock` is held (flock) by whoever sets or removes a
+//! name, since compare-and-swap is a read and a write; by whoever moves a damaged file to quarantine, lest a second one
+//! move its freshly put successor; and by a collector from reading all names to removing what none of them points to,
+//! lest a name be set in between. All hold it for one short operation, a collector for one slice.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 
 use crate::disk::{Disk, Folder};
 use crate::error::{Fault, ReadFault};
@@ -28,6 +28,10 @@ use crate::error::{Fault, ReadFault};
 pub(crate) const LOCK_FILE: &str = "lock";
 /// Its presence says that a sync failed, and that the next opener has to verify everything.
 pub(crate) const SUSPECT_FILE: &str = "suspect";
+/// The highest version of a name that was removed.
+pub(crate) const FLOOR_FILE: &str = "floor";
+/// What was verified since the machine was started; only a hint, and worth nothing after a crash of the machine.
+pub(crate) const VERIFIED_FILE: &str = "verified";
 
 /// LIMIT: how long the lock is waited for. A holder needs it for two syncs; a stopped holder must not hang us.
 pub(crate) const LOCK_WAIT_MS_MAX: u64 = 10_000;
@@ -42,6 +46,7 @@ pub(crate) struct Root {
     pub(crate) temporary: Folder,
     pub(crate) names: Folder,
     pub(crate) quarantine: Folder,
+    pub(crate) packs: Folder,
     poison: OnceLock<Poison>,
     /// Threads of this process queue here, so that only one of them polls the lock of the processes.
     turn: Mutex<()>,
@@ -79,10 +84,10 @@ impl Root {
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         folder: Folder,
-        [objects, temporary, names, quarantine]: [Folder; 4],
+        [objects, temporary, names, quarantine, packs]: [Folder; 5],
     ) -> Self {
         let (poison, turn) = (OnceLock::new(), Mutex::new(()));
-        Self { disk, folder, objects, temporary, names, quarantine, poison, turn }
+        Self { disk, folder, objects, temporary, names, quarantine, packs, poison, turn }
     }
 
     /// Refuses if a sync has failed since the store was opened.
@@ -98,9 +103,11 @@ impl Root {
     /// Ends the life of this handle as a writer, and leaves word for the next opener as well as a bad disk allows.
     pub(crate) fn poison(&self, path: PathBuf, source: io::Error) -> Fault {
         let source = Arc::new(source);
-        if self.poison.set(Poison { path: path.clone(), source: Arc::clone(&source) }).is_ok()
-            && self.disk.create_named(&self.folder, SUSPECT_FILE).is_ok()
-        {
+        let is_first = self.poison.set(Poison { path: path.clone(), source: Arc::clone(&source) }).is_ok();
+        // What was verified before says nothing about a disk that loses bytes.
+        let _is_removed =
+            is_first && rustix::fs::unlinkat(self.folder.file(), VERIFIED_FILE, AtFlags::empty()).is_ok();
+        if is_first && self.disk.create_named(&self.folder, SUSPECT_FILE).is_ok() {
             // The disk has just failed a sync: that this one fails too is expected, and there is nobody to tell.
             drop(self.disk.sync_folder(&self.folder));
         }
@@ -136,10 +143,4 @@ impl Root {
             pause = (pause * 2).min(Duration::from_millis(LOCK_PAUSE_MS_MAX));
         }
     }
-}
-
-/// Opens a file outside the store for reading, without waiting for a pipe's other end.
-pub(crate) fn open_outside(path: &std::path::Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    Ok(File::from(rustix::fs::openat(CWD, path, flags, Mode::empty())?))
 }

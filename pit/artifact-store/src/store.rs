@@ -5,13 +5,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::artifact::Artifact;
+use crate::artifact::{Artifact, Content};
 use crate::digest::Digest;
 use crate::disk::{Disk, RealDisk};
+use crate::ephemeral::{EPHEMERAL_BYTES_MAX, Ephemeral};
 use crate::error::{GetError, OpenError, ReadFault};
-use crate::layout;
-use crate::look::{Sight, Sound, Trust, place};
+use crate::layout::{self, Opened};
+use crate::look::{Sight, Sound, Spot, Trust};
 use crate::mapping::Mapping;
+use crate::packs::Packs;
+use crate::pin::Pin;
 use crate::put::DurableShards;
 use crate::remembered::Remembered;
 use crate::root::Root;
@@ -24,13 +27,19 @@ pub const OPEN_ARTIFACTS_MAX: usize = 128;
 pub struct StoreOptions {
     /// How many artifacts stay open so that the next [`Store::get`] costs a look-up; 0 keeps none.
     pub open_artifacts_max: usize,
+    /// Bytes of all ephemeral artifacts together.
+    pub ephemeral_bytes_max: u64,
     /// The file system.
     pub disk: Arc<dyn Disk>,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { open_artifacts_max: OPEN_ARTIFACTS_MAX, disk: Arc::new(RealDisk) }
+        Self {
+            open_artifacts_max: OPEN_ARTIFACTS_MAX,
+            ephemeral_bytes_max: EPHEMERAL_BYTES_MAX,
+            disk: Arc::new(RealDisk),
+        }
     }
 }
 
@@ -39,10 +48,29 @@ impl Default for StoreOptions {
 pub struct OpenReport {
     /// Files of dead writers that were removed.
     pub swept: u64,
+    /// An older release wrote the store in this format; it has the present one now.
+    pub upgraded_from: Option<u64>,
     /// A sync had failed before, so everything was verified: this many artifacts were found sound.
     pub verified: Option<u64>,
     /// Artifacts that this verification found damaged; they are in `quarantine/`.
     pub quarantined: Vec<Digest>,
+}
+
+/// What an open store holds at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Artifacts kept open for the next reader.
+    pub open_artifacts: usize,
+    /// Artifacts in packs, as far as this process has looked.
+    pub packed_artifacts: usize,
+    /// Ephemeral artifacts that somebody holds.
+    pub ephemeral_artifacts: usize,
+    /// Their bytes.
+    pub ephemeral_bytes: u64,
+    /// LIMIT: of these.
+    pub ephemeral_bytes_max: u64,
+    /// A sync has failed: nothing more is taken.
+    pub is_poisoned: bool,
 }
 
 /// An open artifact store. Clones share it.
@@ -56,6 +84,8 @@ pub struct Store {
     pub(crate) root: Arc<Root>,
     pub(crate) remembered: Arc<Remembered>,
     pub(crate) durable_shards: Arc<DurableShards>,
+    pub(crate) packs: Arc<Packs>,
+    pub(crate) ephemeral: Arc<Ephemeral>,
     report: Arc<OpenReport>,
 }
 
@@ -69,14 +99,16 @@ impl Store {
     /// [`OpenError::NotAStore`] if the folder holds something else, [`OpenError::NewerFormat`] if a newer release
     /// wrote it, [`OpenError::Full`] if there is no room to create it, others of the system.
     pub fn open(folder: &Path, options: StoreOptions) -> Result<Self, OpenError> {
-        let (root, swept) = layout::open(folder, options.disk)?;
+        let Opened { root, swept, upgraded_from } = layout::open(folder, options.disk)?;
         let mut store = Self {
+            remembered: Arc::new(Remembered::new(options.open_artifacts_max, &root.folder)),
             root,
-            remembered: Arc::new(Remembered::new(options.open_artifacts_max)),
             durable_shards: Arc::default(),
+            packs: Arc::default(),
+            ephemeral: Arc::new(Ephemeral::new(options.ephemeral_bytes_max)),
             report: Arc::default(),
         };
-        let mut report = OpenReport { swept, ..OpenReport::default() };
+        let mut report = OpenReport { swept, upgraded_from, ..OpenReport::default() };
         if layout::is_suspect(&store.root)? {
             let mut verified = 0;
             for listed in store.list() {
@@ -111,16 +143,17 @@ impl Store {
         self.root.folder.path()
     }
 
-    /// Where the artifact is or would be, for people to read. Programs read through [`get`](Self::get), which verifies.
+    /// Where the artifact has or would have a file of its own, for people to read. Programs read through
+    /// [`get`](Self::get), which verifies. One that was put in a batch has none.
     #[must_use]
     pub fn path_of(&self, digest: &Digest) -> PathBuf {
-        let (shard, name) = place(digest);
-        self.root.objects.path().join(shard).join(name)
+        self.root.objects.path().join(Spot::of(digest).relative())
     }
 
-    /// Delivers an artifact. The first time in this process its bytes are read and verified; after that the call costs
-    /// an open and a map, and a look-up while the artifact is among the
-    /// [`open_artifacts_max`](StoreOptions::open_artifacts_max) kept open.
+    /// Delivers an artifact that was verified: when it was written, or when it was first read since the machine was
+    /// started, by whichever process. While its file is untouched since, this costs an open and a map, and a look-up
+    /// while it is among the [`open_artifacts_max`](StoreOptions::open_artifacts_max) kept open. A packed one is read
+    /// and verified each time it is opened.
     ///
     /// # Errors
     /// [`GetError::Absent`]; [`GetError::Corrupt`] if the bytes are not those of the digest: they are in quarantine
@@ -129,12 +162,47 @@ impl Store {
         if let Some(artifact) = self.remembered.open_artifact(digest) {
             return Ok(artifact);
         }
-        let Sound { file, bytes, path } = self.sound(digest, Trust::Memory)?;
-        let mapping =
-            Mapping::of_stored(&file, bytes).map_err(|error| ReadFault::new("map", &path, error))?;
-        let artifact = Artifact::new(*digest, mapping, file, path);
+        if let Some(artifact) = self.ephemeral.find(digest) {
+            return Ok(artifact);
+        }
+        let content = match self.sound(digest, Trust::Memory)? {
+            Sound::Packed { bytes, .. } => Content::Packed(bytes.into_boxed_slice()),
+            Sound::File { file, identity, path } => {
+                let mapping = Mapping::of_stored(&file, identity.bytes())
+                    .map_err(|error| ReadFault::new("map", &path, error))?;
+                Content::File { mapping, file, path }
+            }
+        };
+        let artifact = Artifact::new(*digest, content);
         self.remembered.keep_open(artifact.clone());
         Ok(artifact)
+    }
+
+    /// Keeps an artifact from being collected, by any process, as long as the answer lives. What is to outlive this
+    /// process needs a name.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get); a pin on an ephemeral artifact is refused as [`GetError::Absent`], its holder keeps it.
+    pub fn pin(&self, digest: &Digest) -> Result<Pin, GetError> {
+        match self.look_pinned(digest)? {
+            (_, Some(pin)) => Ok(pin),
+            (Sight::Damaged { kept_at, .. }, _) => Err(GetError::Corrupt { digest: *digest, kept_at }),
+            _ => Err(GetError::Absent { digest: *digest, store: self.folder().to_owned() }),
+        }
+    }
+
+    /// What the store holds at the moment, without asking the disk.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let (ephemeral_artifacts, ephemeral_bytes, ephemeral_bytes_max) = self.ephemeral.usage();
+        Usage {
+            open_artifacts: self.remembered.open_count(),
+            packed_artifacts: self.packs.count(),
+            ephemeral_artifacts,
+            ephemeral_bytes,
+            ephemeral_bytes_max,
+            is_poisoned: self.root.check_sound().is_err(),
+        }
     }
 
     /// Reads the artifact again, from the device as far as the page cache lets it go, and says how many bytes it has.
@@ -142,7 +210,7 @@ impl Store {
     /// # Errors
     /// As for [`get`](Self::get).
     pub fn verify(&self, digest: &Digest) -> Result<u64, GetError> {
-        Ok(self.sound(digest, Trust::Nothing)?.bytes)
+        Ok(self.sound(digest, Trust::Nothing)?.bytes())
     }
 
     fn sound(&self, digest: &Digest, trust: Trust) -> Result<Sound, GetError> {

@@ -12,25 +12,31 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::Advice;
 use rustix::io::Errno;
 
 use crate::disk::Folder;
 use crate::error::Fault;
+use crate::pin::Locked;
 use crate::root::Root;
 
 /// LIMIT: attempts at a fresh name in `tmp/`; more than one is needed only when an opener sweeps at that moment.
 const FRESH_NAME_ATTEMPTS_MAX: u32 = 16;
 
+/// Bytes after which the disk is set to work while more come.
+const FLUSH_BYTES: u64 = 64 << 20;
+
 #[derive(Debug)]
 pub(crate) struct Temporary {
     root: Arc<Root>,
-    file: File,
+    /// Locked as a pin is: for a named file that says that its writer lives, and once linked it keeps the artifact.
+    file: Arc<Locked>,
     /// In `tmp/`; `None` for a nameless file, and once the name has been moved away.
     name: Option<String>,
     bytes: u64,
@@ -41,7 +47,10 @@ impl Temporary {
     pub(crate) fn create(root: &Arc<Root>) -> Result<Self, Fault> {
         root.check_sound()?;
         match root.disk.create_nameless(&root.temporary) {
-            Ok(file) => Ok(Self { root: Arc::clone(root), file, name: None, bytes: 0 }),
+            Ok(file) => match Locked::shared(file) {
+                Ok(file) => Ok(Self { root: Arc::clone(root), file: Arc::new(file), name: None, bytes: 0 }),
+                Err(_) => Self::create_named(root),
+            },
             Err(error) if is_unsupported(&error) => Self::create_named(root),
             Err(error) => {
                 Err(Fault::of_growth("create a file in", root.temporary.path(), &root.folder, 0, error))
@@ -61,29 +70,21 @@ impl Temporary {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(fault(error)),
             };
-            let created = Self { root: Arc::clone(root), file, name: Some(name), bytes: 0 };
-            if created.is_ours() {
+            // Between its creation and now an opener may have taken it for a dead writer's.
+            let Ok(file) = Locked::shared(file) else { continue };
+            let created = Self { root: Arc::clone(root), file: Arc::new(file), name: Some(name), bytes: 0 };
+            if rustix::fs::fstat(&created.file).is_ok_and(|stat| stat.st_nlink > 0) {
                 return Ok(created);
             }
         }
         Err(fault(io::Error::from(io::ErrorKind::AlreadyExists)))
     }
 
-    /// Locks the fresh file. Between its creation and now an opener may have taken it for a dead writer's.
-    fn is_ours(&self) -> bool {
-        match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => false,
-            Ok(()) => rustix::fs::fstat(&self.file).is_ok_and(|stat| stat.st_nlink > 0),
-            // A file system without locks: openers cannot lock there either, and so leave the file alone.
-            Err(_) => true,
-        }
-    }
-
     /// Appends all of these bytes. `needed_bytes` is for the error: how many have to fit in all, if known.
     pub(crate) fn append(&mut self, mut piece: &[u8], needed_bytes: Option<u64>) -> Result<(), Fault> {
         let needed = needed_bytes.unwrap_or_else(|| self.bytes.saturating_add(piece.len() as u64));
         while !piece.is_empty() {
-            match self.root.disk.write(&self.file, piece) {
+            match self.root.disk.write(self.file.file(), piece) {
                 Ok(0) => return Err(self.fault("write to", needed, io::ErrorKind::WriteZero.into())),
                 Ok(count) => {
                     piece = &piece[count..];
@@ -93,6 +94,31 @@ impl Temporary {
                 Err(error) => return Err(self.fault("write to", needed, error)),
             }
         }
+        Ok(())
+    }
+
+    /// Lets the disk begin with what was appended since `flushed_to`, so that hashing and copying go on beside it and
+    /// the sync finds little left. The sync vouches for the bytes; this may do nothing at all.
+    pub(crate) fn begin_flush(&self, flushed_to: &mut u64) {
+        let Some(length) =
+            NonZeroU64::new(self.bytes - *flushed_to).filter(|bytes| bytes.get() >= FLUSH_BYTES)
+        else {
+            return;
+        };
+        // What is dirty is not dropped by this advice but written, and what is being written stays.
+        let _is_begun = rustix::fs::fadvise(&self.file, *flushed_to, Some(length), Advice::DontNeed).is_ok();
+        *flushed_to = self.bytes;
+    }
+
+    /// The file itself, with its lock.
+    pub(crate) fn locked(&self) -> &Arc<Locked> {
+        &self.file
+    }
+
+    /// Takes the bytes of another file without copying them, where the file system can share them.
+    pub(crate) fn clone_from(&mut self, source: &File, bytes: u64) -> io::Result<()> {
+        self.root.disk.clone_bytes(source, self.file.file())?;
+        self.bytes = bytes;
         Ok(())
     }
 
@@ -106,7 +132,7 @@ impl Temporary {
     /// Some file systems find out only here that there is no room. That does not poison the store: what is lost are
     /// bytes of a file that nobody has seen and that is dropped with the error.
     pub(crate) fn sync(&self) -> Result<(), Fault> {
-        let Err(error) = self.root.disk.sync_file(&self.file) else { return Ok(()) };
+        let Err(error) = self.root.disk.sync_file(self.file.file()) else { return Ok(()) };
         match self.fault("sync", self.bytes, error) {
             Fault::Io { path, source, .. } => Err(self.root.poison(path, source)),
             full => Err(full),
@@ -115,7 +141,7 @@ impl Temporary {
 
     /// Makes the durable file visible under a name that must be free.
     pub(crate) fn link(&self, folder: &Folder, name: &str) -> io::Result<()> {
-        self.root.disk.link(&self.file, folder, name)
+        self.root.disk.link(self.file.file(), folder, name)
     }
 
     /// Makes the durable file visible in the place of another one. Only for a file made by
@@ -145,9 +171,6 @@ impl Drop for Temporary {
         if let Some(name) = &self.name {
             // What cannot be removed now is swept by the next opener.
             drop(self.root.disk.remove(&self.root.temporary, name));
-            // Closing does not suffice: a process that another thread is just starting shares the lock until it
-            // executes its program.
-            let _is_unlocked = rustix::fs::flock(&self.file, FlockOperation::Unlock).is_ok();
         }
     }
 }
@@ -157,7 +180,7 @@ fn is_unsupported(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS))
 }
 
-fn fresh_name() -> String {
+pub(crate) fn fresh_name() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     // ORDERING(fresh-name): Relaxed suffices, only the uniqueness of the number matters, nothing is published by it.
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -173,8 +196,8 @@ pub(crate) fn sweep(root: &Root) -> u64 {
     for name in entries.flatten() {
         let Some(name) = name.to_str() else { continue };
         let Ok(file) = root.disk.open(&root.temporary, name) else { continue };
-        let is_left_behind = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if is_left_behind && root.disk.remove(&root.temporary, name).is_ok() {
+        let left_behind = Locked::exclusive(file);
+        if left_behind.is_some() && root.disk.remove(&root.temporary, name).is_ok() {
             swept += 1;
         }
     }

@@ -2,11 +2,7 @@
 
 use thiserror::Error;
 
-use crate::{
-    run::ITEMS_MAX,
-    state::{ATTEMPTS_MAX, State},
-    task::Task,
-};
+use crate::{items::ITEMS_MAX, state::State, task::Task, word::ATTEMPTS_MAX};
 
 /// LIMIT: names of a cycle that the message shows.
 const CYCLE_NAMES_SHOWN_MAX: usize = 12;
@@ -26,6 +22,24 @@ pub enum GraphError {
         /// The step with the dependency.
         step: String,
         /// What it names.
+        name: String,
+    },
+    /// A join wants more endings than there are dependencies, or none at all.
+    #[error("step `{step}` wants {wanted} of {of} dependencies")]
+    JoinNeverMet {
+        /// The step with the join.
+        step: String,
+        /// How many it wants.
+        wanted: u32,
+        /// How many dependencies it has.
+        of: u32,
+    },
+    /// An ordinary step waits for a finally-step, which may itself wait for all ordinary ones.
+    #[error("step `{step}` waits for `{name}`, which is a finally-step")]
+    AfterFinally {
+        /// The ordinary step.
+        step: String,
+        /// The finally-step.
         name: String,
     },
     /// Steps that wait for each other.
@@ -82,30 +96,24 @@ pub enum TaskError {
         /// The state asked for.
         to: State,
     },
-    /// A step that has been expanded starts and ends with its items and not by itself.
+    /// What has been expanded starts and ends with its items and not by itself.
     #[error("{task} has been expanded and ends with its items")]
     Expanded {
-        /// The step's task.
+        /// The task reported on.
         task: Task,
     },
-    /// Only a running step can be expanded.
+    /// Only a running step or item can be expanded.
     #[error("{task} is {state} and can be expanded only while it runs")]
     NotRunning {
-        /// The step's task.
+        /// The task to be expanded.
         task: Task,
         /// Its present state.
         state: State,
     },
-    /// An item of a fan-out cannot be expanded again.
-    #[error("{task} is an item and cannot be expanded")]
-    NestedFanOut {
-        /// The item's task.
-        task: Task,
-    },
-    /// More items than a fan-out can have.
-    #[error("{task} has {count} items, the limit is {ITEMS_MAX}")]
+    /// More items than the fan-out of one step can have, nested ones included.
+    #[error("{task} would get {count} items, the limit for one step is {ITEMS_MAX}")]
     TooManyItems {
-        /// The step's task.
+        /// The task to be expanded.
         task: Task,
         /// The number of items asked for.
         count: u32,

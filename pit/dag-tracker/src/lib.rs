@@ -1,8 +1,8 @@
 //! The state of workflow graphs: which step may run, which waits, and why.
 //!
 //! A [`Graph`] is checked once and shared by all its runs. A [`Run`] has one owner, who reports what happens to its tasks
-//! and is told what that changes; everybody else reads through a [`RunView`] without a lock. The tracker decides no
-//! retries, conditions or concurrency, executes nothing, and knows no clock, no disk and no melody.
+//! and is told what that changes; everybody else reads through a [`RunView`] without a lock. The tracker evaluates no
+//! conditions, executes nothing, and knows no clock, no disk and no melody.
 //!
 //! ```
 //! use dag_tracker::{GraphBuilder, OnFailure, Run, RunState, State};
@@ -34,21 +34,44 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod graph;
+mod budget;
+mod join;
 mod state;
+mod tally;
+mod word;
+
+mod builder;
+mod graph;
 
 mod error;
-mod join;
-mod run;
 mod task;
 
+mod items;
+mod segments;
+
+mod fan_out;
+mod news;
+mod run;
+mod settle;
+
+mod snapshot;
 mod view;
 mod why;
 
+#[cfg(all(test, loom))]
+mod model;
+
+pub use budget::{RETRY_CLASSES_MAX, RetryBudget, RetryClass};
+pub use builder::GraphBuilder;
 pub use error::{GraphError, TaskError};
-pub use graph::{Graph, GraphBuilder, STEPS_MAX, StepId};
-pub use run::{Changes, ITEMS_MAX, OnFailure, Run, Then};
-pub use state::{ATTEMPTS_MAX, State, Tally};
+pub use graph::{Graph, STEPS_MAX, StepId};
+pub use items::ITEMS_MAX;
+pub use join::Join;
+pub use run::{Changes, OnFailure, Run, Then};
+pub use snapshot::Snapshot;
+pub use state::State;
+pub use tally::Tally;
 pub use task::Task;
 pub use view::{Cause, RunState, RunView, Status};
 pub use why::Why;
+pub use word::ATTEMPTS_MAX;

@@ -1,4 +1,4 @@
-//! The states of a task, the one table of legal changes, and the word that holds a task's state.
+//! The states of a task, and the one table of legal changes.
 //!
 //! Steps and items of fan-outs share all of this. Who may cause a change, and what follows from it, is not known here.
 //!
@@ -20,16 +20,11 @@
 
 use std::fmt;
 
-use pit_core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
-/// LIMIT: attempts at one task, the width of the attempt in a state word.
-pub const ATTEMPTS_MAX: u32 = (1 << 24) - 1;
-
 /// What a step or an item of a fan-out is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum State {
-    /// Some dependency has not ended yet.
+    /// Its join is not complete: too few of its dependencies have ended as it wants.
     Waiting,
     /// It may be started.
     Ready,
@@ -43,11 +38,11 @@ pub enum State {
     Succeeded,
     /// Ended without, and will not be tried again.
     Failed,
-    /// Not executed, because a condition was false: its own, or that of a step it depends on.
+    /// Not executed, because a condition was false: its own, or that of steps it depends on.
     Skipped,
     /// Ended because the run was cancelled, or stopped after a failure elsewhere.
     Cancelled,
-    /// Can never be executed, because a step it depends on has failed.
+    /// Can never be executed, because too few of the steps it depends on can still succeed, and one has failed.
     Blocked,
 }
 
@@ -91,6 +86,17 @@ impl State {
     pub const ALL: [Self; Self::COUNT] =
         [Waiting, Ready, Running, BackingOff, Cancelling, Succeeded, Failed, Skipped, Cancelled, Blocked];
 
+    /// The state of each value of four bits. INVARIANT: words hold none but the first [`Self::COUNT`].
+    pub(crate) const ALL_16: [Self; 16] = {
+        let mut all = [Blocked; 16];
+        let mut value = 0;
+        while value < Self::COUNT {
+            all[value] = Self::ALL[value];
+            value += 1;
+        }
+        all
+    };
+
     /// Whether this is final.
     #[must_use]
     pub const fn is_ended(self) -> bool {
@@ -98,11 +104,11 @@ impl State {
     }
 
     /// Whether a task in this state has an attempt before it that has not begun.
-    const fn is_before_attempt(self) -> bool {
+    pub(crate) const fn is_before_attempt(self) -> bool {
         matches!(self, Waiting | Ready | BackingOff)
     }
 
-    const fn may_become(self, to: Self) -> bool {
+    pub(crate) const fn may_become(self, to: Self) -> bool {
         LEGAL_BITS[self as usize] & (1 << to as u16) != 0
     }
 }
@@ -124,191 +130,9 @@ impl fmt::Display for State {
     }
 }
 
-/// A decoded state word: state (4 bits), expanded (1 bit at 7), attempt (24 bits at 8), cause (32 bits at 32).
-///
-/// INVARIANT: `attempt` is the present attempt or the one to come while the task has not ended, and the number of attempts
-/// that were begun once it has.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Word(u64);
-
-impl Word {
-    /// No cause.
-    pub(crate) const NO_CAUSE: u32 = u32::MAX;
-    const EXPANDED: u64 = 1 << 7;
-
-    const fn new(state: State, expanded: u64, attempt: u32, cause: u32) -> Self {
-        Self(state as u64 | expanded | (attempt as u64) << 8 | (cause as u64) << 32)
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "masked to four bits")]
-    pub(crate) const fn state(self) -> State {
-        match self.0 as u8 & 0xf {
-            0 => Waiting,
-            1 => Ready,
-            2 => Running,
-            3 => BackingOff,
-            4 => Cancelling,
-            5 => Succeeded,
-            6 => Failed,
-            7 => Skipped,
-            8 => Cancelled,
-            // INVARIANT: words are made by `new` alone, so that this is 9.
-            _ => Blocked,
-        }
-    }
-
-    pub(crate) const fn is_expanded(self) -> bool {
-        self.0 & Self::EXPANDED != 0
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
-    pub(crate) const fn attempt(self) -> u32 {
-        self.0 as u32 >> 8
-    }
-
-    /// The step or item to which the state is due; its meaning depends on the state.
-    pub(crate) const fn cause(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    /// How many attempts have been begun.
-    pub(crate) const fn attempts_begun(self) -> u32 {
-        self.attempt() - self.state().is_before_attempt() as u32
-    }
-}
-
-/// The state of one step or item. Written by the run's owner, read by anybody.
-#[derive(Debug)]
-pub(crate) struct Slot(AtomicU64);
-
-impl Slot {
-    pub(crate) fn new(state: State) -> Self {
-        Self(AtomicU64::new(Word::new(state, 0, 1, Word::NO_CAUSE).0))
-    }
-
-    /// The word, for readers.
-    pub(crate) fn read(&self) -> Word {
-        // ORDERING(slot): Acquire, pairs with Release in `write`: who sees a change sees all that was changed before it.
-        Word(self.0.load(Ordering::Acquire))
-    }
-
-    /// The word, for the owner.
-    pub(crate) fn own(&self) -> Word {
-        // ORDERING(slot): Relaxed suffices, because the owner alone writes and reads here what it wrote itself.
-        Word(self.0.load(Ordering::Relaxed))
-    }
-
-    fn write(&self, word: Word) {
-        // ORDERING(slot): Release, pairs with Acquire in `read`. A store suffices for one owner.
-        self.0.store(word.0, Ordering::Release);
-    }
-
-    /// Changes the state, and moves the task in `counts`. The one way in which a state changes.
-    ///
-    /// # Errors
-    /// The present state, if [`LEGAL`] has no such change.
-    pub(crate) fn change(&self, counts: &Counts, to: State, cause: u32) -> Result<(), State> {
-        let word = self.own();
-        let from = word.state();
-        if !from.may_become(to) {
-            return Err(from);
-        }
-        let attempt = match to {
-            BackingOff => word.attempt() + 1,
-            // It was not begun, and never will be.
-            Skipped | Cancelled | Blocked => word.attempts_begun(),
-            _ => word.attempt(),
-        };
-        self.write(Word::new(to, word.0 & Word::EXPANDED, attempt, cause));
-        counts.shift(from, to);
-        Ok(())
-    }
-
-    /// Notes a cause without changing the state.
-    pub(crate) fn note_cause(&self, cause: u32) {
-        let word = self.own();
-        self.write(Word::new(word.state(), word.0 & Word::EXPANDED, word.attempt(), cause));
-    }
-
-    /// Marks a step as expanded; its items must have been published before.
-    pub(crate) fn mark_expanded(&self) {
-        self.write(Word(self.own().0 | Word::EXPANDED));
-    }
-}
-
-/// How many tasks are in each state. Written by the run's owner, read by anybody.
-#[derive(Debug)]
-pub(crate) struct Counts([AtomicU32; State::COUNT]);
-
-impl Counts {
-    pub(crate) fn new(tally: Tally) -> Self {
-        Self(tally.0.map(AtomicU32::new))
-    }
-
-    fn shift(&self, from: State, to: State) {
-        let (from, to) = (&self.0[from as usize], &self.0[to as usize]);
-        // ORDERING(counts): Relaxed suffices: one owner writes, and these numbers publish nothing else.
-        from.store(from.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
-        // ORDERING(counts): Relaxed suffices, as above.
-        to.store(to.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn read(&self) -> Tally {
-        // ORDERING(counts): Relaxed suffices: the tally is documented as not being a cut through time.
-        Tally(std::array::from_fn(|state| self.0[state].load(Ordering::Relaxed)))
-    }
-}
-
-/// How many steps of a run, or items of a fan-out, are in each state.
-///
-/// Taken while the owner goes on, it is not a cut through time: one that is just changing may be counted twice or not
-/// at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tally([u32; State::COUNT]);
-
-impl Tally {
-    pub(crate) const NOTHING: Self = Self([0; State::COUNT]);
-
-    pub(crate) fn with(mut self, state: State, count: u32) -> Self {
-        self.0[state as usize] += count;
-        self
-    }
-
-    /// How many are in `state`.
-    #[must_use]
-    pub const fn of(&self, state: State) -> u32 {
-        self.0[state as usize]
-    }
-
-    /// How many have ended.
-    #[must_use]
-    pub fn ended(&self) -> u32 {
-        State::ALL.into_iter().filter(|state| state.is_ended()).map(|state| self.of(state)).sum()
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn total(&self) -> u32 {
-        self.0.iter().sum()
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-
-    #[test]
-    fn word_keeps_all_its_parts() {
-        for state in State::ALL {
-            for (expanded, attempt, cause) in
-                [(0, 1, 0), (Word::EXPANDED, ATTEMPTS_MAX, 7), (0, 77, Word::NO_CAUSE)]
-            {
-                let word = Word::new(state, expanded, attempt, cause);
-                assert_eq!((word.state(), word.attempt(), word.cause()), (state, attempt, cause));
-                assert_eq!(word.is_expanded(), expanded != 0);
-            }
-        }
-    }
 
     #[test]
     fn what_has_ended_never_changes_and_the_rest_can_end() {
@@ -320,27 +144,6 @@ mod tests {
         }
         for from in [Waiting, Ready, BackingOff, Cancelling] {
             assert!(from.may_become(Cancelled), "a cancel reaches {from}");
-        }
-    }
-
-    #[test]
-    fn illegal_change_leaves_word_and_counts_alone() {
-        for from in State::ALL {
-            for to in State::ALL {
-                let counts = Counts::new(Tally::NOTHING.with(from, 1));
-                let slot = Slot(AtomicU64::new(Word::new(from, 0, 4, 9).0));
-                match slot.change(&counts, to, 5) {
-                    Ok(()) => {
-                        assert_eq!((slot.read().state(), slot.read().cause()), (to, 5));
-                        assert_eq!(counts.read(), Tally::NOTHING.with(to, 1));
-                    }
-                    Err(present) => {
-                        assert_eq!(present, from);
-                        assert!(slot.read() == Word::new(from, 0, 4, 9));
-                        assert_eq!(counts.read(), Tally::NOTHING.with(from, 1));
-                    }
-                }
-            }
         }
     }
 }

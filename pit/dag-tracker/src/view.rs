@@ -11,12 +11,17 @@ use std::{
 use pit_core::sync::atomic::{AtomicU8, Ordering};
 
 use crate::{
+    budget::RetryClass,
     error::TaskError,
     graph::{Graph, StepId},
-    run::OnFailure,
-    state::{Counts, Slot, State, Tally, Word},
+    items::Items,
+    segments::Segments,
+    snapshot::Snapshot,
+    state::State,
+    tally::{Counts, Tally},
     task::Task,
     why::Why,
+    word::{Slot, Word},
 };
 
 /// How a run stands as a whole.
@@ -25,11 +30,11 @@ use crate::{
 pub enum RunState {
     /// Some step has not ended.
     Running,
-    /// All steps have succeeded or were skipped.
+    /// All have ended, and none has failed (but such whose failure is tolerated) or was cancelled.
     Succeeded,
-    /// All have ended, and one has failed.
+    /// All have ended, and one has failed whose failure is not tolerated.
     Failed,
-    /// All have ended, none has failed, and one was cancelled.
+    /// All have ended, none has failed as above, and one was cancelled.
     Cancelled,
 }
 
@@ -53,8 +58,12 @@ pub enum Cause {
     SkippedStep(StepId),
     /// This step has failed, on which it depends directly or not, or which has stopped the run.
     FailedStep(StepId),
+    /// This step was cancelled, for which a finally-step has waited.
+    CancelledStep(StepId),
     /// This item of the step's fan-out has failed.
     FailedItem(u32),
+    /// The budget of retries for failures of this class is used up.
+    RetriesSpent(RetryClass),
     /// The run was cancelled by its owner.
     Request,
 }
@@ -70,55 +79,71 @@ pub struct Status {
     pub cause: Option<Cause>,
 }
 
-/// The part of a run that the owner writes and all read. Steps cost 28 bytes each, with the owner's 4; items 8.
+/// The part of a run that the owner writes and all read. A step costs 8 bytes; an item 8, nested ones up to 16.
 pub(crate) struct Shared {
     pub(crate) graph: Arc<Graph>,
-    pub(crate) slots: Box<[Slot]>,
+    pub(crate) slots: Arc<[Slot]>,
     pub(crate) counts: Counts,
-    pub(crate) fan_outs: Box<[OnceLock<Box<FanOut>>]>,
+    /// Of each step that has been expanded, in the order of expansion; its word says where.
+    items: Segments<OnceLock<Box<Items>>>,
     state: AtomicU8,
 }
 
-/// The items of an expanded step.
-pub(crate) struct FanOut {
-    pub(crate) slots: Box<[Slot]>,
-    pub(crate) counts: Counts,
-    pub(crate) on_failure: OnFailure,
-}
-
-impl FanOut {
-    pub(crate) fn new(count: u32, on_failure: OnFailure) -> Self {
-        Self {
-            slots: (0..count).map(|_| Slot::new(State::Ready)).collect(),
-            counts: Counts::new(Tally::NOTHING.with(State::Ready, count)),
-            on_failure,
+impl Shared {
+    /// Makes a place for the items of one more step.
+    pub(crate) fn add_items(&self, index: usize) {
+        self.items.reserve(index + 1, OnceLock::new);
+        if let Some(place) = self.items.get(index) {
+            place.get_or_init(|| Box::new(Items::new()));
         }
     }
 
-    /// The first item in that state, as a cause.
-    pub(crate) fn first_in(&self, state: State) -> u32 {
-        (0..)
-            .zip(&self.slots)
-            .find(|(_, slot)| slot.own().state() == state)
-            .map_or(Word::NO_CAUSE, |(i, _)| i)
+    pub(crate) fn items_at(&self, index: u32) -> Option<&Items> {
+        self.items.get(index as usize)?.get().map(|items| &**items)
     }
-}
 
-impl Shared {
-    pub(crate) fn fan_out(&self, step: StepId) -> Option<&FanOut> {
-        self.fan_outs[step.index()].get().map(|fan_out| &**fan_out)
+    /// The items of the step of which this is the word.
+    pub(crate) fn items_of(&self, word: Word) -> Option<&Items> {
+        if word.is_expanded() { self.items_at(word.rest()) } else { None }
+    }
+
+    pub(crate) fn items(&self, step: StepId) -> Option<&Items> {
+        self.items_of(self.slots.get(step.index())?.read())
     }
 
     /// The place of a task's state, and the counts that it takes part in.
+    #[inline]
     pub(crate) fn slot(&self, task: Task) -> Result<(&Slot, &Counts), TaskError> {
-        let slot = self.slots.get(task.step.index()).map(|slot| (slot, &self.counts));
         let slot = match task.item {
-            None => slot,
-            Some(item) => slot
-                .and_then(|_| self.fan_out(task.step))
-                .and_then(|fan_out| Some((fan_out.slots.get(item as usize)?, &fan_out.counts))),
+            None => self.slots.get(task.step.index()).map(|slot| (slot, &self.counts)),
+            Some(item) => self.items(task.step).and_then(|items| Some((items.get(item)?, &items.counts))),
         };
         slot.ok_or(TaskError::UnknownTask { task })
+    }
+
+    /// What a step's word says, as others are to read it.
+    pub(crate) fn status_of(&self, step: StepId, word: Word) -> Status {
+        let items = self.items_of(word);
+        let cause = match word.state() {
+            State::Skipped if word.rest() == step.0 => Some(Cause::Condition),
+            State::Skipped => Some(Cause::SkippedStep(StepId(word.rest()))),
+            State::Blocked | State::Cancelling | State::Cancelled => {
+                match items.map_or(word.rest(), Items::stop_cause) {
+                    Word::NO_CAUSE => Some(Cause::Request),
+                    // It has ended before this step did, so that its state is final.
+                    cause if self.slots[cause as usize].read().state() == State::Cancelled => {
+                        Some(Cause::CancelledStep(StepId(cause)))
+                    }
+                    cause => Some(Cause::FailedStep(StepId(cause))),
+                }
+            }
+            State::Failed => match items {
+                Some(items) => Some(Cause::FailedItem(items.failed_item())),
+                None => u8::try_from(word.rest()).ok().and_then(RetryClass::new).map(Cause::RetriesSpent),
+            },
+            _ => None,
+        };
+        Status { state: word.state(), attempts: word.attempts_begun(), cause }
     }
 
     /// Publishes the state of the run as a whole.
@@ -143,18 +168,10 @@ pub struct RunView {
 
 impl RunView {
     pub(crate) fn new(graph: Arc<Graph>) -> Self {
-        let mut tally = Tally::NOTHING;
-        let slots = graph
-            .steps()
-            .map(|step| {
-                let state = if graph.dependencies(step).is_empty() { State::Ready } else { State::Waiting };
-                tally = tally.with(state, 1);
-                Slot::new(state)
-            })
-            .collect();
-        let fan_outs = graph.steps().map(|_| OnceLock::new()).collect();
+        let slots = graph.initial.iter().map(|word| Slot::new(*word)).collect();
+        let counts = Counts::new(graph.initial_tally);
         let state = AtomicU8::new(RunState::Running as u8);
-        Self { shared: Arc::new(Shared { graph, slots, counts: Counts::new(tally), fan_outs, state }) }
+        Self { shared: Arc::new(Shared { graph, slots, counts, items: Segments::new(), state }) }
     }
 
     /// The graph of the run.
@@ -182,51 +199,50 @@ impl RunView {
         self.shared.counts.read()
     }
 
-    /// How many items are in each state, if the step has been expanded.
+    /// How many items are in each state, nested ones included, if the step has been expanded.
     #[must_use]
     pub fn item_tally(&self, step: StepId) -> Option<Tally> {
-        self.shared.fan_out(step).map(|fan_out| fan_out.counts.read())
+        self.shared.items(step).map(|items| items.counts.read())
     }
 
     /// The state of a step.
     #[must_use]
     pub fn status(&self, step: StepId) -> Status {
-        let word = self.shared.slots[step.index()].read();
-        let due_to =
-            |cause| if cause == Word::NO_CAUSE { Cause::Request } else { Cause::FailedStep(StepId(cause)) };
-        let cause = match word.state() {
-            State::Skipped if word.cause() == step.0 => Some(Cause::Condition),
-            State::Skipped => Some(Cause::SkippedStep(StepId(word.cause()))),
-            State::Blocked | State::Cancelling | State::Cancelled => Some(due_to(word.cause())),
-            State::Failed if word.is_expanded() => Some(Cause::FailedItem(word.cause())),
-            _ => None,
-        };
-        Status { state: word.state(), attempts: word.attempts_begun(), cause }
+        self.shared.status_of(step, self.shared.slots[step.index()].read())
     }
 
     /// The state of an item, if the step has been expanded and has that item.
     #[must_use]
     pub fn item_status(&self, step: StepId, item: u32) -> Option<Status> {
-        let word = self.shared.fan_out(step)?.slots.get(item as usize)?.read();
+        let word = self.shared.items(step)?.get(item)?.read();
         Some(Status { state: word.state(), attempts: word.attempts_begun(), cause: None })
     }
 
-    /// All tasks in a state, in the order of steps and items. An expanded step is represented by its items.
+    /// Where an item is: its place in its fan-out, before it that of the item that was expanded into this fan-out, and so on;
+    /// the first is a place in the step's own fan-out. Empty if there is no such item.
+    #[must_use]
+    pub fn item_path(&self, step: StepId, item: u32) -> Vec<u32> {
+        self.shared.items(step).map(|items| items.path(item)).unwrap_or_default()
+    }
+
+    /// All tasks in a state, in the order of steps and items. What has been expanded is represented by its items.
     pub fn tasks(&self, state: State) -> impl Iterator<Item = Task> + '_ {
         let in_state = move |step, item, word: Word| {
             let task = Task { step, item, attempt: word.attempt() };
-            (word.state() == state).then_some(task)
+            (word.state() == state && !word.is_expanded()).then_some(task)
         };
         self.graph().steps().flat_map(move |step| {
             let word = self.shared.slots[step.index()].read();
-            // Steps that have not been expanded spare the look at the table of fan-outs.
-            let fan_out = if word.is_expanded() { self.shared.fan_out(step) } else { None };
-            let items = fan_out.map_or(&[][..], |fan_out| &fan_out.slots);
-            let itself = if fan_out.is_none() { in_state(step, None, word) } else { None };
-            itself.into_iter().chain(
-                (0..).zip(items).filter_map(move |(item, slot)| in_state(step, Some(item), slot.read())),
-            )
+            let items = self.shared.items_of(word).into_iter().flat_map(Items::iter);
+            let items = items.filter_map(move |(item, slot)| in_state(step, Some(item), slot.read()));
+            in_state(step, None, word).into_iter().chain(items)
         })
+    }
+
+    /// The states of all steps, while the owner goes on.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::of(self)
     }
 
     /// What a step waits for, or why it is as it is.
@@ -242,67 +258,5 @@ impl fmt::Debug for RunView {
             .field("state", &self.state())
             .field("tally", &self.tally())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn step_costs_at_most_32_bytes_and_item_8() {
-        let pending = size_of::<u32>();
-        assert!(size_of::<Slot>() + size_of::<OnceLock<Box<FanOut>>>() + pending <= 32);
-        assert_eq!(size_of::<Slot>(), 8);
-    }
-}
-
-#[cfg(all(test, loom))]
-mod model {
-    use crate::{GraphBuilder, OnFailure, Run, RunState, State};
-
-    /// Bounds the interleavings; a reader's race with the owner needs no more than two switches.
-    fn bounded(model: impl Fn() + Sync + Send + 'static) {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = Some(3);
-        builder.check(model);
-    }
-
-    #[test]
-    fn reader_who_sees_a_step_ready_sees_its_dependency_ended() {
-        bounded(|| {
-            let mut builder = GraphBuilder::new();
-            let (first, second) = (builder.step("first", []), builder.step("second", ["first"]));
-            let mut run = Run::new(builder.build().unwrap(), OnFailure::Stop);
-            let view = run.view().clone();
-            let reader = loom::thread::spawn(move || {
-                if view.status(second).state != State::Waiting {
-                    assert_eq!(view.status(first).state, State::Succeeded);
-                }
-            });
-            let task = run.view().tasks(State::Ready).next().unwrap();
-            run.start(task).unwrap();
-            run.complete(task).unwrap();
-            reader.join().unwrap();
-        });
-    }
-
-    #[test]
-    fn reader_who_sees_the_run_ended_sees_all_final_states() {
-        bounded(|| {
-            let mut builder = GraphBuilder::new();
-            let (first, second) = (builder.step("first", []), builder.step("second", ["first"]));
-            let mut run = Run::new(builder.build().unwrap(), OnFailure::Stop);
-            let view = run.view().clone();
-            let reader = loom::thread::spawn(move || {
-                if view.state() != RunState::Running {
-                    assert_eq!(view.status(first).state, State::Cancelled);
-                    assert_eq!(view.status(second).state, State::Cancelled);
-                    assert_eq!(view.tally().ended(), 2);
-                }
-            });
-            assert_eq!(run.cancel().run, RunState::Cancelled);
-            reader.join().unwrap();
-        });
     }
 }

@@ -8,6 +8,9 @@
 //! - [`priority`]: how urgent something is, and the rank that it has after waiting.
 //! - [`wait`]: a future driven by a blocked thread, with a deadline.
 //! - [`sync`]: the atomics, locks and `Arc` of the standard library, or loom's in a model run.
+//! - [`limit`]: a limit with a name.
+//! - [`table`]: a table that only grows, read without a lock; [`slot`]: generation, owner and state in one word of it.
+//! - [`shard`]: cache-line padding, homes for threads, and counters in shards with a snapshot of them.
 //! - [`ring`]: the last events, numbered, with the gaps shown to readers that are too slow.
 
 mod ids;
@@ -16,5 +19,10 @@ pub mod sync;
 pub mod clock;
 pub mod priority;
 pub mod wait;
+
+pub mod limit;
+pub mod shard;
+pub mod slot;
+pub mod table;
 
 pub mod ring;

@@ -1,40 +1,32 @@
-//! One model: its word, and the queue behind a lock for those who wait.
+//! One model: the slots that its leases are taken from, and the way to them that takes no lock.
 //!
-//! As long as nobody waits, taking and giving back is one compare-and-swap on the word. Who finds nothing free and wants
-//! to wait takes the lock and sets the `contended` bit in the same compare-and-swap that sees `free = 0`. From then on
-//! giving back goes through the lock, and hands the lease over: it never becomes free, and nobody can overtake.
-//!
-//! ```text
-//!            take, give back: CAS                    give back, leave the queue: under the lock
-//!  uncontended ----------------- first waiter -----> contended -----------+
-//!       ^                                                                 |
-//!       +--------------------- the queue is empty again ------------------+
-//! ```
-//!
-//! INVARIANT: `contended` is set exactly while the queue is not empty, and both change under the lock only; while it is
-//! set, nobody without the lock changes the word.
+//! As long as something is free, taking and giving back is one compare-and-swap each, on one slot, in lines that nobody
+//! else writes. A thread begins its search at home and moves when it meets somebody there. Whatever finds nothing free,
+//! or finds its slot guarded, goes on under the model's lock (see [`locked`](crate::locked)).
 
-use std::{sync::PoisonError, task::Waker};
+use std::sync::{Arc, PoisonError, Weak};
 
 use pit_core::{
-    priority::Rank,
+    shard::{Padded, home, move_home},
     sync::{
-        Mutex, MutexGuard,
+        Mutex,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    table::Table,
 };
 
 use crate::{
     ModelId,
-    queue::{Queue, Settled, Ticket},
-    word::{EPOCH_MAX, Word},
+    locked::{Locked, State},
+    shared::Core,
+    slot::Slot,
+    word::SlotWord,
 };
 
-/// LIMIT: who waits for one model. Longer queues only hide that there is too much work; who is refused must hold back
-/// its own.
-pub const WAITERS_PER_MODEL_MAX: usize = 100_000;
+/// Slots by index; as many as were ever leased at once.
+pub(crate) type Slots = Table<&'static Slot, 4, 18>;
 
-/// What a model looks like at one moment.
+/// What a model looks like: each number is true by itself at the moment when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelState {
     /// Its id.
@@ -47,59 +39,75 @@ pub struct ModelState {
     pub leased: u32,
     /// How many wait for one.
     pub waiting: u32,
-}
-
-/// How an attempt to take a lease ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
-    Leased,
-    NoneFree,
-    ModelRetired,
+    /// Instances that give leases.
+    pub ready: u32,
+    /// Instances that are being loaded.
+    pub loading: u32,
+    /// Instances that rest after a failure.
+    pub resting: u32,
+    /// Leases that were given since the name was first declared.
+    pub leases_total: u64,
 }
 
 /// The last declaration in a place, and whether it still holds.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) model: ModelId,
     pub(crate) is_declared: bool,
 }
 
-/// What came of a redeclaration.
-pub(crate) enum Redeclared {
-    As(ModelId),
-    /// Somebody else has retired it or declared it anew.
+/// How an attempt to take a lease without a lock ended.
+pub(crate) enum Taken {
+    Leased(&'static Slot, SlotWord),
+    NoneFree,
     ModelRetired,
-    EpochsUsedUp,
 }
 
-/// How an attempt to take a lease or a place in the queue ended.
-pub(crate) enum Queued {
-    Leased,
-    Waiting(Ticket),
-    ModelRetired,
-    QueueFull,
+/// Numbers for people and hints, written under the lock only.
+#[derive(Default)]
+pub(crate) struct Published {
+    pub(crate) waiting: AtomicU32,
+    pub(crate) ready: AtomicU32,
+    pub(crate) loading: AtomicU32,
+    pub(crate) resting: AtomicU32,
 }
 
-// Two cache lines, so that threads on different models do not disturb each other; the prefetcher of x86-64 fetches
-// lines in pairs.
+// The first lines are read by everybody and hardly ever written.
 #[repr(align(128))]
 pub(crate) struct ModelCell {
-    word: AtomicU64,
-    waiting: AtomicU32,
+    /// The generation of the last declaration, doubled, plus one while it holds.
+    standing: AtomicU64,
+    /// The slots below this index may be open.
+    end: AtomicU32,
+    /// Not 0: who finds nothing free may find something under the lock.
+    spare: AtomicU32,
+    capacity: AtomicU32,
     place: u32,
+    slots: Slots,
     name: Box<str>,
-    queue: Mutex<Queue>,
+    pub(crate) me: Weak<Self>,
+    /// A model is of no more use than its manager.
+    pub(crate) core: Weak<Core>,
+    pub(crate) published: Padded<Published>,
+    state: Padded<Mutex<State>>,
 }
 
 impl ModelCell {
-    pub(crate) fn new(place: u32, name: &str, capacity: u32) -> Self {
-        Self {
-            word: AtomicU64::new(Word::new(0, capacity).0),
-            waiting: AtomicU32::new(0),
+    /// A place for models of this name. Nothing is declared yet.
+    pub(crate) fn new(place: u32, name: &str, core: Weak<Core>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            standing: AtomicU64::new(0),
+            end: AtomicU32::new(0),
+            spare: AtomicU32::new(0),
+            capacity: AtomicU32::new(0),
             place,
+            slots: Slots::new(),
             name: name.into(),
-            queue: Mutex::new(Queue::default()),
-        }
+            me: me.clone(),
+            core,
+            published: Padded::default(),
+            state: Padded(Mutex::new(State::new())),
+        })
     }
 
     pub(crate) const fn place(&self) -> u32 {
@@ -108,244 +116,153 @@ impl ModelCell {
 
     /// What is or was declared here last. One load, so that both halves are of one moment.
     pub(crate) fn standing(&self) -> Standing {
-        let word = self.word();
-        Standing { model: ModelId::new(self.place, word.epoch()), is_declared: word.capacity() > 0 }
+        // ORDERING(standing): Relaxed suffices: it is judged by itself, or after an Acquire of a slot's word, and then
+        // the one that belongs to the word or a later one is seen.
+        let bits = self.standing.load(Ordering::Relaxed);
+        let generation = u32::try_from(bits >> 1).unwrap_or(u32::MAX);
+        Standing { model: ModelId::new(self.place, generation), is_declared: bits & 1 != 0 }
     }
 
-    pub(crate) fn word(&self) -> Word {
-        // ORDERING(model-peek): Relaxed suffices: the word is judged by itself, and a compare-and-swap decides.
-        Word(self.word.load(Ordering::Relaxed))
+    fn is_current(&self, generation: u32) -> bool {
+        // ORDERING(standing): Relaxed suffices, as above.
+        self.standing.load(Ordering::Relaxed) == u64::from(generation) << 1 | 1
+    }
+
+    /// Under the lock, before the slots' words are changed.
+    pub(crate) fn set_standing(&self, generation: u32, capacity: Option<u32>) {
+        let is_declared = u64::from(capacity.is_some());
+        // ORDERING(standing): Relaxed suffices: the slots' words are put after this with Release, and who reads one of
+        // them with Acquire sees this too.
+        self.standing.store(u64::from(generation) << 1 | is_declared, Ordering::Relaxed);
+        self.capacity.store(capacity.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Under the lock: hints to those who come without it.
+    pub(crate) fn set_hints(&self, end: u32, spare: bool) {
+        // ORDERING(hints): Relaxed suffices here and where they are read: a slot that is overlooked, or a look under the
+        // lock that finds nothing, costs time only. Looking before storing leaves the line with its readers.
+        if self.end.load(Ordering::Relaxed) != end {
+            self.end.store(end, Ordering::Relaxed);
+        }
+        if self.spare.load(Ordering::Relaxed) != u32::from(spare) {
+            self.spare.store(u32::from(spare), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a look under the lock may find more than a look without it.
+    pub(crate) fn has_spare(&self) -> bool {
+        // ORDERING(hints): Relaxed suffices, as in `set_hints`.
+        self.spare.load(Ordering::Relaxed) != 0
+    }
+
+    pub(crate) fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// Takes a lease of the declaration `generation`, if one is free.
+    #[inline]
+    pub(crate) fn take(&self, generation: u32, owner: u32) -> Taken {
+        // ORDERING(hints): Relaxed suffices, as in `set_hints`.
+        let end = self.end.load(Ordering::Relaxed);
+        let first = home(end.max(1));
+        if let Some(taken) = self.take_slot(first, generation, owner) {
+            return taken;
+        }
+        self.take_elsewhere(first, end, generation, owner)
+    }
+
+    fn take_elsewhere(&self, first: u32, end: u32, generation: u32, owner: u32) -> Taken {
+        for index in (first + 1..end).chain(0..first) {
+            if let Some(taken) = self.take_slot(index, generation, owner) {
+                move_home();
+                return taken;
+            }
+        }
+        if self.is_current(generation) { Taken::NoneFree } else { Taken::ModelRetired }
+    }
+
+    #[inline]
+    fn take_slot(&self, index: u32, generation: u32, owner: u32) -> Option<Taken> {
+        let slot = *self.slots.get(index)?;
+        let mut seen = slot.look();
+        loop {
+            // INVARIANT: epochs of slots only grow, over all declarations of a place. So a word is of this declaration if
+            // it is not older, and if the declaration still holds after the word was read.
+            if !seen.is_free() || seen.epoch() < generation {
+                return None;
+            }
+            if !self.is_current(generation) {
+                return Some(Taken::ModelRetired);
+            }
+            match slot.take(seen, owner) {
+                Ok(held) => return Some(Taken::Leased(slot, held)),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    pub(crate) fn locked(&self) -> Locked<'_> {
+        // No foreign code runs under the lock, so that a poisoned one means a defect here; the others may go on.
+        Locked::new(self, self.state.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Leases that `owner` has.
+    pub(crate) fn leases_of(&self, owner: u32) -> u64 {
+        let is_held = |slot: &&&'static Slot| slot.peek().is_held() && slot.peek().owner() == owner;
+        self.slots.iter().filter(is_held).count() as u64
     }
 
     pub(crate) fn state(&self) -> ModelState {
-        let word = self.word();
+        let leased = self.slots.iter().filter(|slot| slot.peek().is_held()).count();
+        // ORDERING(published): Relaxed suffices: numbers for people, and no data is published by them.
+        let number = |number: &AtomicU32| number.load(Ordering::Relaxed);
+        let Published { waiting, ready, loading, resting } = &self.published.0;
         ModelState {
-            id: ModelId::new(self.place, word.epoch()),
+            id: self.standing().model,
             name: self.name.clone(),
-            capacity: word.capacity(),
-            leased: word.capacity() - word.free(),
-            // ORDERING(model-waiting): Relaxed suffices: a number for people, and no data is published by it.
-            waiting: self.waiting.load(Ordering::Relaxed),
+            capacity: number(&self.capacity),
+            leased: u32::try_from(leased).unwrap_or(u32::MAX),
+            waiting: number(waiting),
+            ready: number(ready),
+            loading: number(loading),
+            resting: number(resting),
+            leases_total: self.slots.iter().map(|slot| slot.uses()).sum(),
         }
     }
+}
 
-    /// Takes a lease if one is free. Never takes the lock: while somebody waits, nothing is free.
-    pub(crate) fn take(&self, epoch: u32) -> Taken {
-        let mut seen = self.word();
-        loop {
-            if !seen.is_current(epoch) {
-                return Taken::ModelRetired;
-            }
-            if seen.free() == 0 {
-                return Taken::NoneFree;
-            }
-            // ORDERING(model-lease): Acquire, pairs with the Release in `give_back`: who gets a lease sees what was done
-            // under it before. Relaxed on failure: the value is only tried again.
-            match self.word.compare_exchange_weak(
-                seen.0,
-                seen.taken().0,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return Taken::Leased,
-                Err(now) => seen = Word(now),
-            }
-        }
-    }
-
-    /// Gives a lease of `epoch` back: to the first in the queue, or to those who come. Nothing if the model was retired
-    /// meanwhile.
-    pub(crate) fn give_back(&self, epoch: u32) {
-        let mut seen = self.word();
-        loop {
-            if !seen.is_current(epoch) {
-                return;
-            }
-            if seen.is_contended() {
-                let woken = self.hand_over(&mut self.lock(), epoch);
-                return woken.into_iter().for_each(Waker::wake);
-            }
-            // ORDERING(model-lease): Release, pairs with the Acquire in `take` and `take_or_wait`. Relaxed on failure:
-            // the value is only tried again.
-            match self.word.compare_exchange_weak(
-                seen.0,
-                seen.given_back().0,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return,
-                Err(now) => seen = Word(now),
-            }
-        }
-    }
-
-    /// Takes a lease, or a place in the queue: the lock is held from the look to the place, so that no lease is given
-    /// back unseen in between.
-    pub(crate) fn take_or_wait(&self, epoch: u32, rank: Rank, waker: Waker) -> (Queued, Option<Waker>) {
-        let mut queue = self.lock();
-        let mut seen = self.word();
-        loop {
-            if !seen.is_current(epoch) {
-                return (Queued::ModelRetired, Some(waker));
-            }
-            let next = match (seen.is_contended(), seen.free()) {
-                (true, _) => break,
-                (false, 0) => seen.contended(),
-                (false, _) => seen.taken(),
-            };
-            // ORDERING(model-lease): Acquire, as in `take`. For the contended bit it does no harm: who reads the bit goes
-            // on to take the lock, which this thread holds until its place in the queue is visible.
-            match self.word.compare_exchange(seen.0, next.0, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) if next.is_contended() => break,
-                Ok(_) => return (Queued::Leased, Some(waker)),
-                Err(now) => seen = Word(now),
-            }
-        }
-        if queue.len() >= WAITERS_PER_MODEL_MAX {
-            return (Queued::QueueFull, Some(waker));
-        }
-        let ticket = queue.push(rank, waker);
-        self.note_waiting(&queue);
-        (Queued::Waiting(ticket), None)
-    }
-
-    /// What became of one who waits; if nothing yet, `waker` is left to be woken.
-    pub(crate) fn look(&self, ticket: Ticket, waker: Waker) -> Option<Settled> {
-        let (settled, _useless_waker) = self.lock().look(ticket, waker);
-        settled
-    }
-
-    /// One who waited does not any more. A lease that it was handed goes on to the next.
-    pub(crate) fn leave(&self, ticket: Ticket) {
-        self.take_out(ticket, None);
-    }
-
-    /// One who waits, or was handed a lease that it has not fetched, finds a refusal instead.
-    pub(crate) fn refuse(&self, ticket: Ticket, why: Settled) {
-        self.take_out(ticket, Some(why));
-    }
-
-    fn take_out(&self, ticket: Ticket, refusal: Option<Settled>) {
-        let mut queue = self.lock();
-        let (settled, own_waker) = queue.remove(ticket);
-        if settled.is_none() && own_waker.is_none() {
-            // It has fetched what it was given.
-            return;
-        }
-        let mut woken = None;
-        match settled {
-            // INVARIANT: leases in the queue's keeping are of the present epoch.
-            Some(Settled::Leased) => woken = self.hand_over(&mut queue, self.word().epoch()),
-            Some(_) => {}
-            None => self.after_leaving(&queue),
-        }
-        if let Some(why) = refusal {
-            queue.refuse(ticket, settled.filter(|settled| *settled != Settled::Leased).unwrap_or(why));
-        }
-        drop(queue);
-        woken.into_iter().for_each(Waker::wake);
-        if refusal.is_some() {
-            own_waker.into_iter().for_each(Waker::wake);
-        }
-    }
-
-    /// Begins the next epoch with a capacity and nothing leased, if the last one still stands as the caller has seen it.
-    pub(crate) fn begin_epoch(&self, last: Standing, capacity: u32) -> Redeclared {
-        let queue = self.lock();
-        if self.standing() != last {
-            return Redeclared::ModelRetired;
-        }
-        let epoch = last.model.generation();
-        if epoch == EPOCH_MAX {
-            return Redeclared::EpochsUsedUp;
-        }
-        self.replace(queue, Word::new(epoch + 1, capacity));
-        Redeclared::As(ModelId::new(self.place, epoch + 1))
-    }
-
-    /// Ends this epoch; false when it has ended before.
-    pub(crate) fn retire(&self, epoch: u32) -> bool {
-        let queue = self.lock();
-        let is_current = self.word().is_current(epoch);
-        if is_current {
-            self.replace(queue, Word::new(epoch, 0));
-        }
-        is_current
-    }
-
-    /// Puts another word here: whoever waits is refused, and leases of before change nothing any more.
-    fn replace(&self, mut queue: MutexGuard<'_, Queue>, word: Word) {
-        // ORDERING(model-lease): Release: who gets a lease of the new epoch sees what was done before it began. Whoever takes
-        // or gives back at the same time without the lock fails in its compare-and-swap, and sees this.
-        self.word.swap(word.0, Ordering::Release);
-        let woken = queue.refuse_all();
-        self.note_waiting(&queue);
-        drop(queue);
-        woken.into_iter().for_each(Waker::wake);
-    }
-
-    /// Gives one lease to the first in the queue, or to nobody if the queue is empty. Under the lock.
-    fn hand_over(&self, queue: &mut Queue, epoch: u32) -> Option<Waker> {
-        let mut seen = self.word();
-        loop {
-            if !seen.is_current(epoch) {
-                return None;
-            }
-            if seen.is_contended() {
-                let waker = queue.serve_first();
-                self.after_leaving(queue);
-                return waker;
-            }
-            // ORDERING(model-lease): Release, as in `give_back`: the queue was empty when the lock was taken.
-            match self.word.compare_exchange(
-                seen.0,
-                seen.given_back().0,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return None,
-                Err(now) => seen = Word(now),
-            }
-        }
-    }
-
-    /// Keeps the bit and the number true after somebody has left the queue. Under the lock.
-    fn after_leaving(&self, queue: &Queue) {
-        self.note_waiting(queue);
-        let seen = self.word();
-        if queue.is_empty() && seen.is_contended() {
-            // ORDERING(model-lease): Relaxed suffices: nothing is free here, so that whoever takes reads what a later
-            // `give_back` wrote; and nobody else changes a contended word.
-            self.word.store(seen.uncontended().0, Ordering::Relaxed);
-        }
-    }
-
-    fn note_waiting(&self, queue: &Queue) {
-        // ORDERING(model-waiting): Relaxed suffices, as in `state`.
-        self.waiting.store(u32::try_from(queue.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        // No foreign code runs under the lock, so that a poisoned one means a defect here; the others may go on.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for ModelCell {
+    fn drop(&mut self) {
+        self.slots.iter().for_each(|slot| slot.retire());
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::*;
+    use std::task::{Context, Waker};
+
+    use crate::PoolManager;
 
     #[test]
-    fn last_epoch_can_be_retired_but_not_followed() {
-        let cell = ModelCell::new(3, "m", 1);
-        cell.word.store(Word::new(EPOCH_MAX, 1).0, Ordering::SeqCst);
-        let last = cell.standing();
-        assert!(matches!(cell.begin_epoch(last, 2), Redeclared::EpochsUsedUp));
-        assert_eq!(cell.take(EPOCH_MAX), Taken::Leased);
-        assert!(cell.retire(EPOCH_MAX) && !cell.retire(EPOCH_MAX));
-        assert!(matches!(cell.begin_epoch(last, 2), Redeclared::ModelRetired));
-        assert!(matches!(cell.begin_epoch(cell.standing(), 2), Redeclared::EpochsUsedUp));
-        cell.give_back(EPOCH_MAX);
-        assert_eq!(cell.word(), Word::new(EPOCH_MAX, 0));
+    fn slots_are_guarded_as_long_as_somebody_waits_and_no_longer() {
+        let pools = PoolManager::new();
+        let model = pools.declare("m", 3).unwrap();
+        let mut leases: Vec<_> = (0..3).map(|_| pools.allocate(model).unwrap()).collect();
+        let cell = pools.cell(model).unwrap().clone();
+        let guarded = || cell.slots().iter().filter(|slot| slot.peek().is_guarded()).count();
+        let wait = || {
+            let mut waiting = Box::pin(pools.allocate_async(model));
+            assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            waiting
+        };
+        let served = wait();
+        assert_eq!(guarded(), 3);
+        let leaving = wait();
+        leases.pop();
+        assert_eq!(guarded(), 3, "one was served, one waits");
+        drop(leaving);
+        assert_eq!(guarded(), 0);
+        drop(served);
+        assert_eq!(cell.slots().iter().filter(|slot| slot.peek().is_free()).count(), 1, "it was not fetched");
     }
 }

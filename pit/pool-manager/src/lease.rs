@@ -1,61 +1,80 @@
 //! A lease: the right to use a model once at a time, given back when it is dropped.
 //!
-//! It carries the epoch in which it was given, so that it can tell, and so that giving it back can tell, whether the
-//! model is still the same.
+//! It carries the word that its slot had when it was given. Whatever ends a lease before its time changes the
+//! generation in that word; so the lease can tell, and giving it back late changes nothing.
 
 use std::fmt;
 
-use pit_core::sync::Arc;
-
-use crate::{ModelId, cell::ModelCell, holder::Holder};
+use crate::{InstanceId, ModelId, slot::Slot, spec::ErrorClass, word::SlotWord};
 
 /// The right to use a model, until this is dropped.
 ///
 /// # Concurrency
-/// May be sent to and dropped on any thread. It keeps the model's place alive, not the model's declaration.
+/// May be sent to and dropped on any thread.
 #[must_use = "a lease that is dropped is given back"]
 pub struct Lease {
-    cell: Arc<ModelCell>,
-    epoch: u32,
-    holder: Option<Holder>,
+    slot: &'static Slot,
+    /// INVARIANT: held and not guarded, so that giving back without the lock fails while the slot is guarded.
+    held: SlotWord,
+    model: ModelId,
 }
 
 impl Lease {
-    /// Makes a lease of one that was taken; gives it back and returns `None` when its holder was retired meanwhile.
-    pub(crate) fn of_taken(cell: &Arc<ModelCell>, epoch: u32, holder: Option<&Holder>) -> Option<Self> {
-        if let Some(holder) = holder
-            && !holder.enter(cell, epoch)
-        {
-            cell.give_back(epoch);
-            return None;
-        }
-        Some(Self { cell: Arc::clone(cell), epoch, holder: holder.cloned() })
+    #[inline]
+    pub(crate) const fn new(slot: &'static Slot, held: SlotWord, model: ModelId) -> Self {
+        Self { slot, held: held.unguarded(), model }
     }
 
     /// The model, as it was declared when the lease was given.
     #[must_use]
-    pub fn model(&self) -> ModelId {
-        ModelId::new(self.cell.place(), self.epoch)
+    pub const fn model(&self) -> ModelId {
+        self.model
     }
 
-    /// Whether the lease is still worth something: neither its model was retired or redeclared, nor its holder retired.
+    /// The instance that is to be used.
+    #[must_use]
+    pub fn instance(&self) -> InstanceId {
+        let (index, epoch) = self.slot.instance();
+        InstanceId::new(index, epoch)
+    }
+
+    /// Whether the lease is still worth something: neither its model was retired or redeclared, nor did its instance or
+    /// its holder end, nor is its time over.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        self.cell.word().is_current(self.epoch) && !self.holder.as_ref().is_some_and(Holder::is_retired)
+        self.slot.peek().epoch() == self.held.epoch()
+    }
+
+    /// Gives the lease back and says that the instance has failed: it rests as long as the model's declaration says for
+    /// this class. Other leases of the instance go on; nobody gets a new one meanwhile. Nothing happens when the lease is
+    /// worth nothing any more.
+    pub fn fail(self, class: ErrorClass) {
+        if let Some(cell) = self.slot.cell()
+            && self.is_current()
+        {
+            cell.locked().rest(self.instance(), class);
+        }
     }
 }
 
 impl Drop for Lease {
+    #[inline]
     fn drop(&mut self) {
-        let is_own = self.holder.as_ref().is_none_or(|holder| holder.strike_out(&self.cell, self.epoch));
-        if is_own {
-            self.cell.give_back(self.epoch);
+        if !self.slot.give_back(self.held) && self.is_current() {
+            give_back_under_lock(self.slot, self.held);
         }
+    }
+}
+
+#[cold]
+fn give_back_under_lock(slot: &Slot, held: SlotWord) {
+    if let Some(cell) = slot.cell() {
+        cell.locked().give_back(slot, held);
     }
 }
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("model", &self.model()).field("holder", &self.holder).finish()
+        f.debug_struct("Lease").field("model", &self.model).field("instance", &self.instance()).finish()
     }
 }

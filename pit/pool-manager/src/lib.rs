@@ -1,17 +1,20 @@
 //! Leases of models: how many may use a declared model at once, who waits for it, and what a lease is still worth.
 //!
-//! A model is a name and a capacity: so many leases at once. A lease is given back when it is dropped. It is fenced
-//! twice: by the model's epoch, so that a lease from before a redeclaration does not change the count of what came
-//! after; and by its holder, so that what a dead holder had is given back at its death and never a second time.
+//! A model is a name, a number of instances and how many may use each at once. Instances are there by themselves, or are
+//! loaded when somebody asks, within a budget of memory, and unloaded when nobody does any more. A lease is given back
+//! when it is dropped. It is fenced: when its model is redeclared, its instance or its holder ends, or its time is over,
+//! it is worth nothing at once, and giving it back late changes nothing.
 //!
-//! What a model is, where it runs and how it is loaded is not known here. There is no thread inside: whoever gives a
-//! lease back hands it to the first in the queue and wakes it.
+//! What a model is, where it runs and how it is loaded is not known here ([`Loader`] and [`IdleWatch`] are the borders).
+//! There is no thread inside: whoever gives a lease back hands it to the first in the queue and wakes it; what depends on
+//! time is done by [`PoolManager::turn`] and by those who block.
 //!
 //! ```text
 //!  allocate --free--> leased --drop--> handed to the first waiter, or free
-//!    +--none free--> Busy, or waiting --handed over--> leased
+//!    |                  +--model, instance, holder ended, time over--> worth nothing
+//!    +--none free--> Busy, Loading, CoolingDown; or waiting --handed over--> leased
 //!                               +--future dropped, deadline--> gone
-//!                               +--model or holder retired--> refused
+//!                               +--model or holder retired, resting for too long--> refused
 //! ```
 //!
 //! ```
@@ -28,14 +31,24 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod spec;
+
 mod word;
 
+mod slot;
+
 mod cell;
+mod shared;
+
+mod instance;
 mod queue;
-mod table;
+
+mod after;
+mod locked;
 
 mod holder;
 mod lease;
+mod loader;
 mod manager;
 mod request;
 mod wait;
@@ -43,16 +56,23 @@ mod wait;
 #[cfg(all(test, loom))]
 mod model;
 
-pub use cell::{ModelState, WAITERS_PER_MODEL_MAX};
+pub use cell::ModelState;
 pub use holder::Holder;
 pub use lease::Lease;
-pub use manager::{AllocateError, DeclareError, PoolManager};
+pub use loader::{IdleWatch, Load, Loader};
+pub use locked::{LOAD_RETRY_TIME_MIN, MEMORY_RETRY_TIME, WAITERS_PER_MODEL_MAX};
+pub use manager::{AllocateError, DeclareError, PoolManager, PoolOptions, PoolTotals};
 pub use request::Request;
-pub use table::MODELS_MAX;
+pub use shared::MODELS_MAX;
+pub use spec::{CAPACITY, ErrorClass, INSTANCES, Memory, ModelSpec};
 pub use wait::Allocating;
-pub use word::CAPACITY_MAX;
 
 pit_core::id! {
     /// A declared model: its place, and the epoch of its declaration. A redeclared model has another id.
     pub struct ModelId("model");
+}
+
+pit_core::id! {
+    /// An instance of a model: its place among the model's instances, and which of the successive occupants.
+    pub struct InstanceId("instance");
 }

@@ -1,4 +1,4 @@
-//! Waiting for a lease: a future for any runtime.
+//! Waiting for a lease: a future for any runtime, and the same for a thread that blocks.
 //!
 //! ```text
 //!  Start --poll--> leased at once, refused --------------------------> Done
@@ -8,20 +8,28 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
-    sync::Arc as StdArc,
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use pit_core::{clock::Clock, priority::Ageing, sync::Arc};
+use pit_core::{
+    clock::{Clock, Tick},
+    priority::{Ageing, Priority},
+    wait::block_until,
+};
 
 use crate::{
-    cell::{ModelCell, Queued, Taken},
+    ModelId,
+    cell::{ModelCell, Taken},
+    holder::Holder,
     lease::Lease,
+    locked::{Queued, Refused},
     manager::AllocateError,
-    queue::{Settled, Ticket},
+    queue::{Settled, Ticket, Waiter},
     request::Request,
+    shared::Core,
 };
 
 /// A lease that is being allocated; see [`PoolManager::allocate_async`](crate::PoolManager::allocate_async).
@@ -29,9 +37,11 @@ use crate::{
 pub struct Allocating {
     /// `None` when there is no such model.
     cell: Option<Arc<ModelCell>>,
-    request: Request,
+    model: ModelId,
+    priority: Priority,
+    holder: Option<Holder>,
+    deadline: Tick,
     ageing: Ageing,
-    clock: StdArc<dyn Clock>,
     stage: Stage,
 }
 
@@ -42,39 +52,40 @@ enum Stage {
     Done,
 }
 
+type Answer = Result<Lease, AllocateError>;
+
 impl Allocating {
-    pub(crate) const fn new(
-        cell: Option<Arc<ModelCell>>,
-        request: Request,
-        ageing: Ageing,
-        clock: StdArc<dyn Clock>,
-    ) -> Self {
-        Self { cell, request, ageing, clock, stage: Stage::Start }
+    pub(crate) fn new(cell: Option<Arc<ModelCell>>, request: &Request<'_>, ageing: Ageing) -> Self {
+        let Request { model, priority, holder, deadline } = *request;
+        Self { cell, model, priority, holder: holder.cloned(), deadline, ageing, stage: Stage::Start }
     }
 
-    fn start(&mut self, context: &mut Context<'_>) -> Poll<Result<Lease, AllocateError>> {
+    fn start(&mut self, context: &mut Context<'_>) -> Poll<Answer> {
         self.stage = Stage::Done;
-        let model = self.request.model;
-        let epoch = model.generation();
+        let model = self.model;
         let Some(cell) = &self.cell else { return Poll::Ready(Err(AllocateError::UnknownModel(model))) };
-        match cell.take(epoch) {
-            Taken::Leased => return Poll::Ready(lease(cell, &self.request)),
+        let holder = self.holder.as_ref();
+        let owner = match owner(cell, holder, model) {
+            Ok(owner) => owner,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        match cell.take(model.generation(), owner) {
+            Taken::Leased(slot, held) => return Poll::Ready(checked(Lease::new(slot, held, model), holder)),
             Taken::ModelRetired => return Poll::Ready(Err(AllocateError::ModelRetired(model))),
             Taken::NoneFree => {}
         }
-        let rank = self.ageing.rank(self.request.priority, self.clock.now());
-        let (queued, _useless_waker) = cell.take_or_wait(epoch, rank, context.waker().clone());
-        match queued {
-            Queued::Leased => Poll::Ready(lease(cell, &self.request)),
-            Queued::ModelRetired => Poll::Ready(Err(AllocateError::ModelRetired(model))),
-            Queued::QueueFull => Poll::Ready(Err(AllocateError::TooManyWaiters(model))),
+        let waiter = Waiter { owner, deadline: self.deadline, waker: context.waker().clone() };
+        let rank = |now| self.ageing.rank(self.priority, now);
+        match cell.locked().take_or_wait(model.generation(), rank, waiter) {
+            Queued::Leased((slot, held)) => Poll::Ready(checked(Lease::new(slot, held, model), holder)),
+            Queued::Refused(refused) => Poll::Ready(Err(refusal(refused, model))),
             Queued::Waiting(ticket) => {
                 // The place is taken first: a holder that retires from now on finds it in its ledger, and one that has
                 // retired before is noticed here.
-                if let Some(holder) = &self.request.holder
+                if let Some(holder) = holder
                     && !holder.enter_waiting(cell, ticket)
                 {
-                    cell.leave(ticket);
+                    cell.locked().leave(ticket);
                     return Poll::Ready(Err(AllocateError::HolderRetired(model)));
                 }
                 self.stage = Stage::Queued(ticket);
@@ -83,30 +94,99 @@ impl Allocating {
         }
     }
 
-    fn look(&mut self, ticket: Ticket, context: &mut Context<'_>) -> Poll<Result<Lease, AllocateError>> {
-        let model = self.request.model;
+    fn look(&mut self, ticket: Ticket, context: &mut Context<'_>) -> Poll<Answer> {
+        let model = self.model;
         let Some(cell) = &self.cell else { return Poll::Ready(Err(AllocateError::UnknownModel(model))) };
-        let Some(settled) = cell.look(ticket, context.waker().clone()) else { return Poll::Pending };
+        let Some(settled) = cell.locked().look(ticket, context.waker().clone()) else { return Poll::Pending };
         self.stage = Stage::Done;
-        if let Some(holder) = &self.request.holder {
+        let holder = self.holder.as_ref();
+        if let Some(holder) = holder {
             holder.strike_out_waiting(cell, ticket);
         }
         Poll::Ready(match settled {
-            Settled::Leased => lease(cell, &self.request),
-            Settled::ModelRetired => Err(AllocateError::ModelRetired(model)),
-            Settled::HolderRetired => Err(AllocateError::HolderRetired(model)),
+            Ok((slot, held)) => checked(Lease::new(slot, held, model), holder),
+            Err(Settled::HolderRetired) => Err(AllocateError::HolderRetired(model)),
+            Err(Settled::CoolingDown { until }) => Err(AllocateError::CoolingDown { model, until }),
+            Err(Settled::ModelRetired | Settled::Leased { .. }) => Err(AllocateError::ModelRetired(model)),
         })
     }
 }
 
-/// Makes a lease of one that was taken from `cell`.
-pub(crate) fn lease(cell: &Arc<ModelCell>, request: &Request) -> Result<Lease, AllocateError> {
-    let lease = Lease::of_taken(cell, request.model.generation(), request.holder.as_ref());
-    lease.ok_or(AllocateError::HolderRetired(request.model))
+/// The number under which leases of `cell` are taken.
+#[inline]
+fn owner(cell: &Arc<ModelCell>, holder: Option<&Holder>, model: ModelId) -> Result<u32, AllocateError> {
+    holder.map_or(Ok(crate::word::NOBODY), |holder| {
+        holder.enter(cell).ok_or(AllocateError::HolderRetired(model))
+    })
+}
+
+/// The lease, unless its holder has ended meanwhile: then it is given back, if nobody else has ended it.
+#[inline]
+fn checked(lease: Lease, holder: Option<&Holder>) -> Answer {
+    if holder.is_some_and(Holder::is_retired) {
+        return Err(AllocateError::HolderRetired(lease.model()));
+    }
+    Ok(lease)
+}
+
+fn refusal(refused: Refused, model: ModelId) -> AllocateError {
+    match refused {
+        Refused::Busy => AllocateError::Busy(model),
+        Refused::Loading => AllocateError::Loading(model),
+        Refused::CoolingDown { until } => AllocateError::CoolingDown { model, until },
+        Refused::ModelRetired => AllocateError::ModelRetired(model),
+        Refused::QueueFull => AllocateError::TooManyWaiters(model),
+    }
+}
+
+/// One try.
+#[inline]
+pub(crate) fn now(cell: &Arc<ModelCell>, model: ModelId, holder: Option<&Holder>) -> Answer {
+    let owner = owner(cell, holder, model)?;
+    match cell.take(model.generation(), owner) {
+        Taken::Leased(slot, held) => checked(Lease::new(slot, held, model), holder),
+        Taken::NoneFree => not_free(cell, model, owner, holder),
+        Taken::ModelRetired => Err(AllocateError::ModelRetired(model)),
+    }
+}
+
+#[cold]
+fn not_free(cell: &ModelCell, model: ModelId, owner: u32, holder: Option<&Holder>) -> Answer {
+    if !cell.has_spare() {
+        return Err(AllocateError::Busy(model));
+    }
+    let (slot, held) =
+        cell.locked().ask(model.generation(), owner).map_err(|refused| refusal(refused, model))?;
+    checked(Lease::new(slot, held, model), holder)
+}
+
+/// Blocks this thread until there is an answer or `deadline` has passed. While it waits it does what is due at the
+/// manager (ends of rests and leases), so that it depends on nobody else for that.
+pub(crate) fn blocking(mut allocating: Allocating, deadline: Tick, core: &Core) -> Answer {
+    let model = allocating.model;
+    loop {
+        let limit = deadline.min(core.timers.next());
+        let try_again = poll_fn(|context| match Pin::new(&mut allocating).poll(context) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            // A rest has begun that ends before this thread would wake up.
+            Poll::Pending if core.timers.next() < limit => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        if let Some(Some(answer)) = block_until(try_again, limit, &*core.clock) {
+            return answer;
+        }
+        let now = core.clock.now();
+        core.turn(now);
+        if now >= deadline {
+            // What was due just now may have brought a lease.
+            return block_until(allocating, Tick::ZERO, &*core.clock)
+                .unwrap_or(Err(AllocateError::DeadlinePassed { model, deadline }));
+        }
+    }
 }
 
 impl Future for Allocating {
-    type Output = Result<Lease, AllocateError>;
+    type Output = Answer;
 
     /// # Panics
     /// When it is polled after it was ready.
@@ -122,10 +202,10 @@ impl Future for Allocating {
 impl Drop for Allocating {
     fn drop(&mut self) {
         if let (Stage::Queued(ticket), Some(cell)) = (self.stage, &self.cell) {
-            if let Some(holder) = &self.request.holder {
+            if let Some(holder) = &self.holder {
                 holder.strike_out_waiting(cell, ticket);
             }
-            cell.leave(ticket);
+            cell.locked().leave(ticket);
         }
     }
 }
@@ -133,6 +213,6 @@ impl Drop for Allocating {
 impl fmt::Debug for Allocating {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Allocating");
-        debug.field("request", &self.request).field("stage", &self.stage).finish_non_exhaustive()
+        debug.field("model", &self.model).field("stage", &self.stage).finish_non_exhaustive()
     }
 }

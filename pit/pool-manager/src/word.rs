@@ -1,74 +1,86 @@
-//! The state of a model in one word, so that a lease is taken by one compare-and-swap and read by one load.
+//! The word of one slot: one lease that can be had, is had, or is not to be had now.
 //!
 //! ```text
-//!  63          41   40         39          20 19          0
-//!  | epoch: 23 | contended: 1 | capacity: 20 | free: 20 |
+//!                take: CAS                       guard (somebody waits, or the instance rests)
+//!  closed --open--> free ----------> held(owner) --------------> held(owner), guarded
+//!    ^               ^                  |  give back: CAS               |  give back: under the lock
+//!    |               +------------------+                               |
+//!    +------------------------------------------- closed, held by the next, or free
 //! ```
 //!
-//! INVARIANT: free <= capacity. INVARIANT: contended means that somebody waits, and then free = 0.
-//! Capacity 0 means that the model is retired.
+//! The generation changes when a lease ends otherwise than by being given back (its holder, its instance or its model
+//! ended, its time was over), and whenever a slot is opened. So a late lease finds another word and changes nothing.
 
-const COUNT_BITS: u32 = 20;
-const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
-const CONTENDED: u64 = 1 << (2 * COUNT_BITS);
-const EPOCH_SHIFT: u32 = 2 * COUNT_BITS + 1;
+use pit_core::slot::Word;
 
-/// LIMIT: leases of one model at once, so that the count fits the word.
-pub const CAPACITY_MAX: u32 = (1 << COUNT_BITS) - 1;
+const CLOSED: u8 = 0;
+const FREE: u8 = 1;
+const HELD: u8 = 2;
+const STATE: u8 = 3;
+const GUARDED: u8 = 4;
 
-/// LIMIT: declarations of one name, so that the epoch fits the word and is never used twice.
-pub(crate) const EPOCH_MAX: u32 = (1 << (64 - EPOCH_SHIFT)) - 1;
+/// The owner of a lease without a holder.
+pub(crate) const NOBODY: u32 = 0;
+
+/// LIMIT: generations of one model's slots, so that none is used twice. A slot that was closed with the last one is
+/// closed for good.
+pub(crate) const EPOCH_MAX: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Word(pub(crate) u64);
+pub(crate) struct SlotWord(Word);
 
-impl Word {
-    /// A model of this epoch with nothing leased.
-    pub(crate) const fn new(epoch: u32, capacity: u32) -> Self {
-        debug_assert!(epoch <= EPOCH_MAX && capacity <= CAPACITY_MAX);
-        Self((epoch as u64) << EPOCH_SHIFT | (capacity as u64) << COUNT_BITS | capacity as u64)
+impl SlotWord {
+    pub(crate) const fn closed(epoch: u32) -> Self {
+        Self(Word::new(epoch, NOBODY, CLOSED))
+    }
+
+    pub(crate) const fn free(epoch: u32) -> Self {
+        Self(Word::new(epoch, NOBODY, FREE))
+    }
+
+    pub(crate) const fn held(epoch: u32, owner: u32) -> Self {
+        Self(Word::new(epoch, owner, HELD))
+    }
+
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(Word::from_bits(bits))
+    }
+
+    pub(crate) const fn bits(self) -> u64 {
+        self.0.bits()
     }
 
     pub(crate) const fn epoch(self) -> u32 {
-        (self.0 >> EPOCH_SHIFT) as u32
+        self.0.generation()
     }
 
-    pub(crate) const fn capacity(self) -> u32 {
-        (self.0 >> COUNT_BITS & COUNT_MASK) as u32
+    pub(crate) const fn owner(self) -> u32 {
+        self.0.owner()
     }
 
-    pub(crate) const fn free(self) -> u32 {
-        (self.0 & COUNT_MASK) as u32
+    pub(crate) const fn is_free(self) -> bool {
+        self.0.flags() & STATE == FREE
     }
 
-    pub(crate) const fn is_contended(self) -> bool {
-        self.0 & CONTENDED != 0
+    pub(crate) const fn is_held(self) -> bool {
+        self.0.flags() & STATE == HELD
     }
 
-    /// Whether a lease of `epoch` is one of the model that stands here now.
-    pub(crate) const fn is_current(self, epoch: u32) -> bool {
-        self.epoch() == epoch && self.capacity() > 0
+    pub(crate) const fn is_closed(self) -> bool {
+        self.0.flags() & STATE == CLOSED
     }
 
-    /// One lease more. The caller has seen that one is free.
-    pub(crate) const fn taken(self) -> Self {
-        debug_assert!(self.free() > 0);
-        Self(self.0 - 1)
+    /// Whether only the owner of the model's lock may change this word.
+    pub(crate) const fn is_guarded(self) -> bool {
+        self.0.flags() & GUARDED != 0
     }
 
-    /// One lease less. The caller holds it, so that something is leased.
-    pub(crate) const fn given_back(self) -> Self {
-        debug_assert!(self.free() < self.capacity());
-        Self(self.0 + 1)
+    pub(crate) const fn guarded(self) -> Self {
+        Self(self.0.with_flags(self.0.flags() | GUARDED))
     }
 
-    pub(crate) const fn contended(self) -> Self {
-        debug_assert!(self.free() == 0);
-        Self(self.0 | CONTENDED)
-    }
-
-    pub(crate) const fn uncontended(self) -> Self {
-        Self(self.0 & !CONTENDED)
+    pub(crate) const fn unguarded(self) -> Self {
+        Self(self.0.with_flags(self.0.flags() & !GUARDED))
     }
 }
 
@@ -77,21 +89,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_do_not_touch_each_other() {
-        for (epoch, capacity) in
-            [(0, 1), (1, CAPACITY_MAX), (EPOCH_MAX, 1), (EPOCH_MAX, CAPACITY_MAX), (5, 7)]
-        {
-            let mut word = Word::new(epoch, capacity);
-            assert_eq!((word.epoch(), word.capacity(), word.free()), (epoch, capacity, capacity));
-            assert!(!word.is_contended() && word.is_current(epoch) && !word.is_current(epoch ^ 1));
-            word = word.taken();
-            assert_eq!((word.epoch(), word.capacity(), word.free()), (epoch, capacity, capacity - 1));
-            assert_eq!(word.given_back(), Word::new(epoch, capacity));
-        }
-        let word = Word::new(EPOCH_MAX, 1).taken();
-        assert!(word.contended().is_contended());
-        assert_eq!((word.contended().epoch(), word.contended().free()), (EPOCH_MAX, 0));
-        assert_eq!(word.contended().uncontended(), word);
-        assert!(!Word::new(3, 0).is_current(3), "retired");
+    fn states_and_the_guard_do_not_touch_each_other() {
+        let held = SlotWord::held(EPOCH_MAX, Word::OWNER_MAX);
+        assert!(held.is_held() && !held.is_free() && !held.is_closed() && !held.is_guarded());
+        assert!(held.guarded().is_held() && held.guarded().is_guarded());
+        assert_eq!(held.guarded().unguarded(), held);
+        assert_eq!((held.guarded().epoch(), held.guarded().owner()), (EPOCH_MAX, Word::OWNER_MAX));
+        assert!(SlotWord::free(3).is_free() && SlotWord::closed(3).is_closed());
+        assert_eq!(SlotWord::from_bits(held.bits()), held);
     }
 }

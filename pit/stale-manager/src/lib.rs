@@ -9,8 +9,8 @@
 //!              touched meanwhile, or refused: time to live begins anew
 //!              +----------------------------+
 //!              v                            |
-//!  register -> armed --time has passed--> evicting --owner lets go--> evicted
-//!              +----------- handle dropped (cancel): forgotten ---------+
+//!  register -> armed --time has passed--> asking --owner lets go--> gone
+//!                +-------- cancel: forgotten ---+
 //! ```
 //!
 //! **Never early, sometimes late.** A touch only notes the tick of the last sweep: it says that the thing was used after
@@ -34,28 +34,33 @@
 //!
 //! let start = Tick::ZERO;
 //! let minutes = |count: u64| start.after(Duration::from_secs(60 * count));
-//! let owner = Arc::new(Stopped::default());
+//! let stopped = Arc::new(Stopped::default());
 //! let stale = StaleManager::new();
-//! let idle = stale.register(owner.clone(), 17, Duration::from_secs(60), start)?;
-//! let used = stale.register(owner.clone(), 18, Duration::from_secs(60), start)?;
+//! let owner = stale.add_owner(&stopped)?;
+//! let idle = stale.register(owner, 17, Duration::from_secs(60), start)?;
+//! let used = stale.register(owner, 18, Duration::from_secs(60), start)?;
 //! assert_eq!(stale.next_deadline(), Some(minutes(1)));
 //!
-//! used.touch();
+//! stale.touch(used);
 //! stale.sweep(minutes(1), Budget::default());
-//! assert_eq!(*owner.0.lock().unwrap(), [17]);
+//! assert_eq!(*stopped.0.lock().unwrap(), [17]);
+//! assert!(!stale.is_registered(idle) && stale.is_registered(used));
 //! assert_eq!(stale.next_deadline(), Some(minutes(2)));
 //!
-//! used.cancel();
+//! stale.cancel(used);
 //! stale.sweep(minutes(2), Budget::default());
 //! assert_eq!(stale.next_deadline(), None);
-//! # drop(idle);
 //! # Ok::<(), stale_manager::RegisterError>(())
 //! ```
 
+mod cell;
 mod history;
-mod things;
+mod owners;
+mod shard;
 
 mod manager;
 
-pub use manager::{Budget, Handle, RegisterError, Snapshot, StaleManager, Swept};
-pub use things::{Evict, Eviction, THINGS_MAX, TTL_MIN};
+pub use manager::{
+    Budget, Expiring, RegisterError, Snapshot, StaleManager, Swept, THINGS_MAX, TTL_MIN, ThingId,
+};
+pub use owners::{Evict, Eviction, OWNERS_MAX, OwnerId};

@@ -1,44 +1,67 @@
 //! The manager: registering, touching, and sweeping in slices.
 //!
-//! Everything but the touches lies behind one mutex that is held for one registration or for one slice. Owners are asked
-//! outside it.
+//! Registering and cancelling take the lock of one shard, for the time of a few stores. A slice of a sweep takes one
+//! shard's lock after the other, and owners are asked without any.
 
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use pit_core::clock::Tick;
-
-use crate::{
-    history::History,
-    things::{BLOCK, Due, Entry, Evict, Eviction, Marks, THINGS_MAX, TTL_MIN, Things},
+use pit_core::{
+    clock::Tick,
+    shard::{Padded, home},
 };
 
-/// Why a thing could not be registered.
+use crate::{
+    cell::Thing,
+    history::History,
+    owners::{Evict, Eviction, OWNERS_MAX, OwnerId, Owners},
+    shard::{Due, Left, PLACES_MAX, Shard},
+};
+
+/// Shards of a manager, a power of two.
+const SHARDS: u32 = 8;
+
+/// LIMIT: things at once.
+pub const THINGS_MAX: u32 = SHARDS * PLACES_MAX;
+
+/// The shortest time to live; a shorter one counts as this. It keeps a thing that its owner refuses to let go of from
+/// being asked about without end.
+pub const TTL_MIN: Duration = Duration::from_millis(1);
+
+pit_core::id! {
+    /// A registered thing: its place and the how-manieth one sits there. What is said of one that is gone reaches nobody.
+    pub struct ThingId("thing");
+}
+
+/// Why something could not be registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegisterError {
     /// [`THINGS_MAX`] things are registered. Cancel some, or register coarser ones.
     #[error("{THINGS_MAX} things are registered already")]
     TooManyThings,
+    /// There are [`OWNERS_MAX`] owners. Let one owner stand for many things.
+    #[error("there are {OWNERS_MAX} owners already")]
+    TooManyOwners,
 }
 
 /// How much one slice of a sweep may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Things to look at, at least 1.
+    /// Things to look at, at least 1. One whose time seems to have passed counts as several.
     pub looked_at_max: u32,
     /// Owners to ask, at least 1.
     pub asked_max: u32,
 }
 
 impl Default for Budget {
-    /// A few tens of microseconds, if owners answer at once.
+    /// A few microseconds, if owners answer at once.
     fn default() -> Self {
         Self { looked_at_max: 4_096, asked_max: 64 }
     }
@@ -58,7 +81,7 @@ pub struct Swept {
 /// Numbers of one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Things that have a handle, those that were evicted included.
+    /// Things that are registered.
     pub registered: usize,
     /// Things evicted since the beginning.
     pub evicted: u64,
@@ -68,10 +91,21 @@ pub struct Snapshot {
     pub next_deadline: Option<Tick>,
 }
 
+/// A thing that expires before long if nobody touches it, or has not been asked about yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiring {
+    /// When it expires, touches that no sweep has seen yet not considered.
+    pub deadline: Tick,
+    /// Whose it is.
+    pub owner: OwnerId,
+    /// What its owner knows it as.
+    pub key: u64,
+}
+
 /// Things that expire when nobody touches them. A clone is another handle of the same manager. See the crate's example.
 ///
 /// # Concurrency
-/// All methods may be called from any thread; two sweeps at a time share the work.
+/// All methods may be called from any thread. A touch takes no lock. Two sweeps at a time share the work.
 #[derive(Clone)]
 pub struct StaleManager {
     shared: Arc<Shared>,
@@ -79,67 +113,18 @@ pub struct StaleManager {
 
 struct Shared {
     /// What a touch leaves: the tick of the last sweep. Alone in its cache lines, because every touch reads it.
-    mark: Alone,
-    state: Mutex<State>,
+    mark: Padded<AtomicU64>,
+    shards: [Padded<Shard>; SHARDS as usize],
+    owners: Owners,
+    sweeper: Mutex<Sweeper>,
 }
 
-#[repr(align(128))]
-struct Alone(AtomicU64);
-
-struct State {
-    things: Things,
+struct Sweeper {
     history: History,
-    /// INVARIANT: no armed thing's deadline is earlier. It may be too early, then a sweep finds nothing.
-    earliest: Tick,
-    pass: Option<Pass>,
+    /// Where the next slice begins, so that no shard waits behind one that always has something due.
+    next_shard: u32,
     evicted: u64,
     refused: u64,
-}
-
-/// A pass over all things that is under way, slice by slice.
-struct Pass {
-    /// The next place to be looked at.
-    cursor: u32,
-    /// INVARIANT: no armed thing that the pass has looked at, or that came since, has an earlier deadline.
-    earliest: Tick,
-}
-
-impl State {
-    fn note_deadline(&mut self, deadline: Tick) {
-        self.earliest = self.earliest.min(deadline);
-        if let Some(pass) = &mut self.pass {
-            pass.earliest = pass.earliest.min(deadline);
-        }
-    }
-
-    fn is_due(&self, now: Tick) -> bool {
-        self.next_deadline().is_some_and(|deadline| deadline <= now)
-    }
-
-    fn next_deadline(&self) -> Option<Tick> {
-        (self.earliest < Tick::NEVER).then_some(self.earliest)
-    }
-
-    /// Looks at a slice of things and takes those out whose owners are to be asked. True when there is more to do now.
-    fn slice(&mut self, now: Tick, budget: Budget, due: &mut Vec<Due>) -> bool {
-        self.history.note(now);
-        if self.pass.is_none() && !self.is_due(now) {
-            return false;
-        }
-        let Pass { cursor, earliest } = self.pass.take().unwrap_or(Pass { cursor: 0, earliest: Tick::NEVER });
-        let end = self.things.used().min(cursor.saturating_add(budget.looked_at_max.max(1)));
-        let due_max = usize::try_from(budget.asked_max.max(1)).unwrap_or(usize::MAX);
-        let (cursor, seen) = self.things.scan(cursor, end, now, &self.history, due, due_max);
-        let earliest = earliest.min(seen);
-        let is_over = cursor == self.things.used();
-        if is_over {
-            self.earliest = earliest;
-        } else {
-            self.pass = Some(Pass { cursor, earliest });
-        }
-        // Something may have come behind the cursor that is due already.
-        !is_over || self.is_due(now)
-    }
 }
 
 impl StaleManager {
@@ -147,39 +132,74 @@ impl StaleManager {
     #[must_use]
     pub fn new() -> Self {
         let history = History::new();
-        let mark = Alone(AtomicU64::new(history.mark()));
-        let state = State {
-            things: Things::default(),
-            history,
-            earliest: Tick::NEVER,
-            pass: None,
-            evicted: 0,
-            refused: 0,
+        let shared = Shared {
+            mark: Padded(AtomicU64::new(history.mark())),
+            shards: std::array::from_fn(|_| Padded(Shard::default())),
+            owners: Owners::default(),
+            sweeper: Mutex::new(Sweeper { history, next_shard: 0, evicted: 0, refused: 0 }),
         };
-        Self { shared: Arc::new(Shared { mark, state: Mutex::new(state) }) }
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Makes `owner` known, once for all its things. It is not kept alive by it.
+    ///
+    /// # Errors
+    /// [`RegisterError::TooManyOwners`].
+    pub fn add_owner<E: Evict + 'static>(&self, owner: &Arc<E>) -> Result<OwnerId, RegisterError> {
+        let owner: Weak<E> = Arc::downgrade(owner);
+        self.shared.owners.add(owner).ok_or(RegisterError::TooManyOwners)
     }
 
     /// Registers the thing that `owner` knows as `key`: unless it is touched, it expires `ttl` after `now` ([`TTL_MIN`]
-    /// at least).
+    /// at least). It stays registered until then, or until it is [cancelled](Self::cancel).
     ///
     /// `now` and the moments that sweeps are given must come from one clock. With [`Duration::MAX`] it never expires.
     ///
     /// # Errors
     /// [`RegisterError::TooManyThings`].
+    #[inline]
     pub fn register(
         &self,
-        owner: Arc<dyn Evict>,
+        owner: OwnerId,
         key: u64,
         ttl: Duration,
         now: Tick,
-    ) -> Result<Handle, RegisterError> {
+    ) -> Result<ThingId, RegisterError> {
         let ttl_ns = u64::try_from(ttl.max(TTL_MIN).as_nanos()).unwrap_or(u64::MAX);
-        let mut state = self.lock();
-        let added = state.things.add(Entry { owner, key, ttl_ns }, now);
-        let (place, marks, deadline) = added.ok_or(RegisterError::TooManyThings)?;
-        state.note_deadline(deadline);
-        drop(state);
-        Ok(Handle { manager: self.clone(), marks, place })
+        let thing = Thing { owner: owner.0, key, ttl_ns };
+        let first = home(SHARDS);
+        for shard in (first..first + SHARDS).map(|number| number % SHARDS) {
+            if let Some((place, generation)) = self.shared.shards[shard as usize].0.add(thing, now) {
+                return Ok(ThingId::new(place * SHARDS + shard, generation));
+            }
+        }
+        Err(RegisterError::TooManyThings)
+    }
+
+    /// Says that the thing is in use: its time to live begins anew. Without effect on one that is gone.
+    ///
+    /// A thing that is in use for longer than its time to live without being touched must be protected by its owner, who
+    /// refuses to let go of it.
+    #[inline]
+    pub fn touch(&self, thing: ThingId) {
+        if let Some(cell) = self.shared.shard(thing).cell(place(thing)) {
+            // ORDERING(touch): Relaxed suffices: an older tick makes the touch count as earlier by as long as a store
+            // takes to be seen.
+            cell.touch(thing.generation(), self.shared.mark.0.load(Ordering::Relaxed));
+        }
+    }
+
+    /// Ends the registration: the owner is not asked about the thing any more, but for a question that is just being put.
+    /// Without effect when it is gone already.
+    #[inline]
+    pub fn cancel(&self, thing: ThingId) {
+        self.shared.shard(thing).cancel(place(thing), thing.generation());
+    }
+
+    /// Whether the thing has neither been evicted nor cancelled.
+    #[must_use]
+    pub fn is_registered(&self, thing: ThingId) -> bool {
+        self.shared.shard(thing).holds(place(thing), thing.generation())
     }
 
     /// The moment at which a sweep may have something to do; `None` when nothing can expire.
@@ -189,7 +209,8 @@ impl StaleManager {
     /// this deadline must look again after registering.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Tick> {
-        self.lock().next_deadline()
+        let earliest = self.shared.shards.iter().map(|shard| shard.0.earliest()).min();
+        earliest.filter(|earliest| *earliest < Tick::NEVER)
     }
 
     /// Does one slice of a sweep: looks for things whose time has passed at `now` and asks their owners to let go.
@@ -197,64 +218,112 @@ impl StaleManager {
     /// Costs next to nothing when nothing can have expired. See [`Swept::is_unfinished`] for when to call again.
     pub fn sweep(&self, now: Tick, budget: Budget) -> Swept {
         let mut due = Vec::new();
-        let mut swept = Swept::default();
-        {
-            let mut state = self.lock();
-            swept.is_unfinished = state.slice(now, budget, &mut due);
-            // ORDERING(touch): Relaxed suffices: a touch that reads the mark before counts as earlier than it was by as
-            // long as a store takes to be seen, which is nothing beside the distance of ticks.
-            self.shared.mark.0.store(state.history.mark(), Ordering::Relaxed);
+        let mut swept = Swept { is_unfinished: self.slice(now, budget, &mut due), ..Swept::default() };
+        if due.is_empty() {
+            return swept;
         }
-        for due in due {
+        // Most things of a slice have one owner.
+        let mut last: Option<(u32, Option<Arc<dyn Evict>>)> = None;
+        for (shard, due) in &due {
+            let shard = &self.shared.shards[*shard as usize].0;
             // Whoever has touched it since it was looked at still needs it.
-            if due.was_touched() {
-                self.rearm(due, now);
+            if shard.cell(due.place).is_some_and(|cell| cell.was_touched()) {
+                shard.rearm(due, now);
                 continue;
             }
-            match due.entry.owner.evict(due.entry.key) {
+            let number = due.thing.owner;
+            let owner = match &last {
+                Some((same, owner)) if *same == number => owner,
+                _ => &last.insert((number, self.shared.owners.get(number))).1,
+            };
+            match owner.as_ref().map_or(Eviction::Evicted, |owner| owner.evict(due.thing.key)) {
                 Eviction::Evicted => {
                     swept.evicted += 1;
-                    let mut state = self.lock();
-                    state.evicted += 1;
-                    state.things.evicted(due.place);
+                    shard.evicted(due);
                 }
                 Eviction::Refused => {
                     swept.refused += 1;
-                    self.lock().refused += 1;
-                    self.rearm(due, now);
+                    shard.rearm(due, now);
                 }
             }
         }
+        // An owner may end here: that is foreign code, and no lock is held.
+        drop(last);
+        let mut sweeper = self.sweeper();
+        sweeper.evicted += u64::from(swept.evicted);
+        sweeper.refused += u64::from(swept.refused);
         swept
+    }
+
+    /// Looks at a slice of things and takes those out whose owners are to be asked, with the shard that each is in. True
+    /// when there is more to do now.
+    fn slice(&self, now: Tick, budget: Budget, due: &mut Vec<(u32, Due)>) -> bool {
+        let mut sweeper = self.sweeper();
+        sweeper.history.note(now);
+        // ORDERING(touch): Relaxed suffices: a touch that reads the mark before counts as earlier than it was by as
+        // long as a store takes to be seen, which is nothing beside the distance of ticks.
+        self.shared.mark.0.store(sweeper.history.mark(), Ordering::Relaxed);
+        let due_max = usize::try_from(budget.asked_max.max(1)).unwrap_or(usize::MAX);
+        let mut left = Left { looks: budget.looked_at_max.max(1), due_max };
+        let mut is_unfinished = false;
+        let first = sweeper.next_shard;
+        let mut of_shard = Vec::new();
+        for number in (first..first + SHARDS).map(|number| number % SHARDS) {
+            let shard = &self.shared.shards[number as usize].0;
+            if shard.slice(now, &sweeper.history, &mut left, &mut of_shard) {
+                is_unfinished = true;
+            }
+            left.due_max -= of_shard.len();
+            due.extend(of_shard.drain(..).map(|due| (number, due)));
+            if left.looks > 0 {
+                sweeper.next_shard = (number + 1) % SHARDS;
+            }
+        }
+        is_unfinished
+    }
+
+    /// What expires before `before` if nobody touches it, the earliest first, up to `count_max`.
+    ///
+    /// # Concurrency
+    /// Looks at every thing, taking locks for a block of them at a time: for people, not for hot paths.
+    #[must_use]
+    pub fn expiring(&self, before: Tick, count_max: usize) -> Vec<Expiring> {
+        let mut soon = Vec::new();
+        self.shared.shards.iter().for_each(|shard| shard.0.expiring(before, count_max, &mut soon));
+        soon.sort_by_key(|(deadline, thing)| (*deadline, thing.owner, thing.key));
+        let expiring = |(deadline, thing): (Tick, Thing)| Expiring {
+            deadline,
+            owner: OwnerId(thing.owner),
+            key: thing.key,
+        };
+        soon.into_iter().map(expiring).collect()
     }
 
     /// Numbers for people and for the whole Pit's snapshot.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let state = self.lock();
-        Snapshot {
-            registered: state.things.len(),
-            evicted: state.evicted,
-            refused: state.refused,
-            next_deadline: state.next_deadline(),
-        }
+        let registered = self.shared.shards.iter().map(|shard| shard.0.len()).sum();
+        let next_deadline = self.next_deadline();
+        let sweeper = self.sweeper();
+        Snapshot { registered, evicted: sweeper.evicted, refused: sweeper.refused, next_deadline }
     }
 
-    fn rearm(&self, due: Due, now: Tick) {
-        let mut state = self.lock();
-        let rearmed = state.things.rearm(due.place, due.entry, now);
-        if let Ok(deadline) = rearmed {
-            state.note_deadline(deadline);
-        }
-        drop(state);
-        // Cancelled meanwhile: the entry is foreign code's to drop, outside the lock.
-        drop(rearmed);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn sweeper(&self) -> MutexGuard<'_, Sweeper> {
         // No foreign code runs under the lock, so that a poisoned one means a defect here; the others may go on.
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.sweeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Shared {
+    #[inline]
+    fn shard(&self, thing: ThingId) -> &Shard {
+        &self.shards[(thing.index() % SHARDS) as usize].0
+    }
+}
+
+#[inline]
+const fn place(thing: ThingId) -> u32 {
+    thing.index() / SHARDS
 }
 
 impl Default for StaleManager {
@@ -266,49 +335,5 @@ impl Default for StaleManager {
 impl fmt::Debug for StaleManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("StaleManager").field(&self.snapshot()).finish()
-    }
-}
-
-/// A registered thing. Dropping it cancels the registration.
-///
-/// # Concurrency
-/// Any number of threads may touch it at once.
-pub struct Handle {
-    manager: StaleManager,
-    marks: Arc<Marks>,
-    place: u32,
-}
-
-impl Handle {
-    /// Says that the thing is in use: its time to live begins anew. Without effect on what was evicted.
-    ///
-    /// A thing that is in use for longer than its time to live without being touched must be protected by its owner, who
-    /// refuses to let go of it.
-    pub fn touch(&self) {
-        // ORDERING(touch): Relaxed suffices twice: no other data is published by a touch, and it need not be seen at once.
-        let mark = self.manager.shared.mark.0.load(Ordering::Relaxed);
-        self.marks[(self.place % BLOCK) as usize].store(mark, Ordering::Relaxed);
-    }
-
-    /// Ends the registration: the owner is not asked about the thing any more, but for a question that is just being put.
-    pub fn cancel(self) {}
-
-    /// Whether the owner has let go of the thing.
-    #[must_use]
-    pub fn is_evicted(&self) -> bool {
-        self.manager.lock().things.is_evicted(self.place)
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        // The entry holds foreign code, and is dropped after the lock is.
-        let _entry = self.manager.lock().things.forget(self.place);
-    }
-}
-
-impl fmt::Debug for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Handle").field(&self.place).finish()
     }
 }

@@ -22,7 +22,7 @@ use ipc_protocol::handshake::{Hello, MethodEntry, Ready, Welcome};
 use ipc_protocol::limits::{READY_TIMEOUT_MS, WELCOME_TIMEOUT_MS};
 use ipc_protocol::{Codec, Fault, FaultCode, Flags, Header, Kind, Origin};
 use ipc_transport::framing::{Frame, FrameBuffer, Violation, append_frame, append_message};
-use ipc_transport::{CallError, CallResult, Caller, Cause, Reply, Request};
+use ipc_transport::{CallError, CallResult, Caller, Cause, ProgressSink, Reply, Request};
 use parking_lot::Mutex;
 use rustix::net::{SendFlags, send};
 use serde::Serialize;
@@ -132,6 +132,7 @@ struct Waiting {
 
 struct Slot {
     deadline: Instant,
+    hears: Option<ProgressSink>,
     result: Option<CallResult>,
     waker: Option<Waker>,
 }
@@ -262,7 +263,14 @@ fn read(shared: &Shared, mut frames: FrameBuffer) {
                 });
                 shared.complete(id, Err(fault.into()));
             }
-            // Heartbeats, log records and progress: nobody asks for them here.
+            Kind::Progress => {
+                // Told without the lock: it is the test's own code.
+                let hears = shared.waiting.lock().calls.get(&id).and_then(|slot| slot.hears.clone());
+                if let (Some(hears), Ok(progress)) = (hears, frame.decode()) {
+                    hears.tell(progress);
+                }
+            }
+            // Heartbeats and log records: nobody asks for them here.
             _ => {}
         }
     }
@@ -291,7 +299,8 @@ impl Caller for OverSocket {
                 return Reply::ready(Err(CallError::NotDelivered(Cause::Died(why.clone()))));
             }
             let deadline = request.deadline + LATE_MAX;
-            waiting.calls.insert(id, Slot { deadline, result: None, waker: None });
+            let hears = request.progress;
+            waiting.calls.insert(id, Slot { deadline, hears, result: None, waker: None });
         }
         let left = request.deadline.saturating_duration_since(Instant::now()).max(Duration::from_micros(1));
         let mut header = Header::new(Kind::Call, EPOCH, id);

@@ -11,6 +11,8 @@ pub trait Wrong {
     fn exclusive(&mut self) -> Result<(), Fault>;
     fn no_self(text: String) -> Result<(), Fault>;
     fn borrowed(&self, text: &str) -> Result<(), Fault>;
+    fn nested(&self, names: Vec<Option<&'static str>>) -> Result<(), Fault>;
+    fn borrowed_result(&self) -> Result<&str, Fault>;
     fn pattern(&self, (a, b): (u8, u8)) -> Result<(), Fault>;
     fn opaque(&self, cx: &Context, value: impl Copy) -> Result<(), Fault>;
     fn body(&self) -> Result<(), Fault> {
@@ -18,6 +20,10 @@ pub trait Wrong {
     }
     #[method(idempotant)]
     fn misspelt(&self) -> Result<(), Fault>;
+    fn twice(&self) -> Result<(), Fault>;
+    fn twice(&self, text: String) -> Result<(), Fault>;
+    fn new(&self) -> Result<(), Fault>;
+    fn __interface(&self) -> Result<(), Fault>;
 }
 
 #[extension_sdk::interface]

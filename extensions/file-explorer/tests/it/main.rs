@@ -8,7 +8,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use extension_sdk::{Blob, CallError, Fault, FaultCode, testing};
+use extension_sdk::{Blob, Fault, FaultCode, testing};
 use interfaces::{FileExplorerClient, Listing, Tree};
 use tempfile::TempDir;
 
@@ -26,10 +26,7 @@ fn blob(path: &Path) -> Blob {
 }
 
 fn fault(path: &Path) -> Fault {
-    match testing::block_on(explorer().list(Listing { path: blob(path), recursive: true, all: false })) {
-        Err(CallError::Fault(fault)) => fault,
-        other => panic!("{other:?}"),
-    }
+    testing::fault(explorer().list(Listing { path: blob(path), recursive: true, all: false }))
 }
 
 /// Writes files by their paths as bytes, each with its own path's length as its content's length.

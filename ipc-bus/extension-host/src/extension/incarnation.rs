@@ -8,15 +8,15 @@
 //!                             -> fail what is left with that cause -> report
 //! ```
 
-use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ipc_protocol::control::{Goodbye, LogRecord};
+use ipc_protocol::control::{Goodbye, Heartbeat, LogRecord};
 use ipc_protocol::handshake::Hello;
 use ipc_transport::Cause;
 use ipc_transport::connection::{CloseReason, ConnectError, ConnectOptions, Connection, PeerEvents, connect};
@@ -28,6 +28,7 @@ use super::ladder::{Deadlines, host_closes, stop};
 use super::{Endpoint, Extension, Order, Phase};
 use crate::events::{EventKind, InstanceId};
 use crate::exit::{During, ExitClass, ExitReport, HostAct, ProcessEnd, classify};
+use crate::hang::{Hang, HangLimits, HangWatch, Look};
 use crate::host::StopTimes;
 use crate::logs::{InstanceLog, LogOrigin};
 use crate::random::Random;
@@ -69,6 +70,8 @@ struct Running {
     pumps: Vec<JoinHandle<()>>,
     /// Whether it has said goodbye.
     has_left: watch::Sender<bool>,
+    /// Whether it has sent a heartbeat.
+    has_heart: Arc<AtomicBool>,
 }
 
 /// Why an incarnation is over, before its process is.
@@ -82,17 +85,24 @@ enum Reason {
     },
     /// It said goodbye, unasked: nothing more comes from it.
     Left,
+    Hung(Hang),
     HostCloses,
 }
 
 struct Events {
     log: Arc<InstanceLog>,
     has_left: watch::Sender<bool>,
+    has_heart: Arc<AtomicBool>,
 }
 
 impl PeerEvents for Events {
     fn log(&self, record: LogRecord) {
         self.log.record(&record);
+    }
+
+    fn heartbeat(&self, _: Heartbeat) {
+        // ORDERING(heart): Relaxed suffices: a flag on its own, looked at from time to time.
+        self.has_heart.store(true, Ordering::Relaxed);
     }
 
     fn goodbye(&self, _: Goodbye) {
@@ -110,7 +120,7 @@ impl Incarnation<'_> {
             // Closed never: the gate lives as long as the host.
             gate = extension.host.gate.acquire() => gate.ok(),
             () = host_closes(self.closing) => {
-                return self.over(None, ProcessEnd::Exited(0), Some(HostAct::Shutdown), During::Start, Duration::ZERO).await;
+                return self.over(None, ProcessEnd::Exited(0), Some(HostAct::Ended(ExitClass::HostShutdown)), During::Start, Duration::ZERO).await;
             }
         };
         let queued = began.elapsed();
@@ -133,7 +143,9 @@ impl Incarnation<'_> {
 
         let (reason, answer) = self.serve(&mut running, &endpoint, &expired).await;
         // Routes wait from here on, for the next incarnation.
-        extension.shut(self.epoch, matches!(reason, Reason::Stop { .. } | Reason::Left | Reason::HostCloses));
+        let drains =
+            matches!(reason, Reason::Stop { .. } | Reason::Left | Reason::Hung(_) | Reason::HostCloses);
+        extension.shut(self.epoch, drains);
         self.phase(InstanceState::Stopping);
         // After its goodbye it answers nothing more: what it owes may be failed before its process has ended.
         let owed = if matches!(reason, Reason::Left) { connection.in_flight() } else { 0 };
@@ -141,15 +153,19 @@ impl Incarnation<'_> {
         // What it sent before its end is delivered; then how it ended is told to the calls that are left.
         let act = match (act, timeout(LAST_WORDS_MAX, connection.closed()).await) {
             // The channel was closed for it, and it ended of that before it was ended.
-            (None, Ok(CloseReason::Violation(what))) => Some(HostAct::Violation { what }),
+            (None, Ok(CloseReason::Violation(what))) => {
+                Some(HostAct::Ended(ExitClass::ProtocolViolation { what }))
+            }
             (act, _) => act,
         };
         let during = match connection.in_flight().max(owed) {
             0 => During::Idle,
             calls => During::Calls(calls),
         };
-        let calls = connection.statistics().calls;
-        extension.memory.lock().past_calls += calls;
+        {
+            let mut memory = extension.memory.lock();
+            memory.past = connection.statistics().with_earlier(&memory.past);
+        }
         let ended = self.over(Some(running), end, act, during, ready_at.elapsed()).await;
         connection.fail_all(cause_of(&ended.report));
         if let Some(done) = answer {
@@ -167,18 +183,9 @@ impl Incarnation<'_> {
             message: format!("its channel cannot be made: {error}"),
             permanent: false,
         })?;
-        let manifest = &self.extension.manifest;
-        let mut environment: Vec<(OsString, OsString)> = Vec::new();
-        for name in &manifest.permissions.environment {
-            environment.extend(std::env::var_os(name).map(|value| (name.into(), value)));
-        }
-        environment.extend(manifest.run.environment.iter().map(|(name, value)| (name.into(), value.into())));
         let program = Program {
-            environment,
-            nice: manifest.run.nice,
-            open_files_max: manifest.limits.open_files_max,
             channel: Some(OwnedFd::from(channel)),
-            ..Program::new(&self.extension.program).with_arguments(manifest.run.command.iter().skip(1))
+            ..Program::of_manifest(&self.extension.manifest, &self.extension.program)
         };
         let mut process = spawn(&self.extension.host.launcher, program).map_err(failed_spawn)?;
         let log = Arc::new(InstanceLog::new(
@@ -197,7 +204,8 @@ impl Incarnation<'_> {
         memory.starts += 1;
         memory.launcher_pid = Some(process.launcher_pid());
         drop(memory);
-        Ok((Running { process, log, pumps, has_left: watch::Sender::new(false) }, own_end))
+        let (has_left, has_heart) = (watch::Sender::new(false), Arc::default());
+        Ok((Running { process, log, pumps, has_left, has_heart }, own_end))
     }
 
     /// The handshake; on failure, how the process ended and what the host did.
@@ -214,7 +222,8 @@ impl Incarnation<'_> {
         options.welcome_timeout = self.extension.host.welcome_timeout;
         options.ready_timeout = self.extension.host.ready_timeout;
         options.in_flight_max = manifest.limits.in_flight_max.unwrap_or(options.in_flight_max);
-        let events = Arc::new(Events { log: Arc::clone(&running.log), has_left: running.has_left.clone() });
+        let (has_left, has_heart) = (running.has_left.clone(), Arc::clone(&running.has_heart));
+        let events = Arc::new(Events { log: Arc::clone(&running.log), has_left, has_heart });
         let connecting = async {
             let mut connecting = pin!(connect(socket, options, events));
             let connected = timeout(GATE_HELD_MAX, &mut connecting).await;
@@ -231,12 +240,12 @@ impl Incarnation<'_> {
                     // It is ending: how it ends says more than that the channel closed.
                     None => match timeout(OUTLIVES_CHANNEL_MAX, running.process.wait()).await {
                         Ok(end) => return Err((end, None)),
-                        Err(_) => HostAct::Violation { what: error.to_string() },
+                        Err(_) => HostAct::Ended(ExitClass::ProtocolViolation { what: error.to_string() }),
                     },
                     Some(act) => act,
                 },
             },
-            () = host_closes(self.closing) => HostAct::Shutdown,
+            () = host_closes(self.closing) => HostAct::Ended(ExitClass::HostShutdown),
         };
         Err((running.process.end(Duration::ZERO).await, Some(act)))
     }
@@ -292,6 +301,8 @@ impl Incarnation<'_> {
             // The sender outlives this function.
             let _ = has_left.wait_for(|has_left| *has_left).await;
         });
+        let has_heart = Arc::clone(&running.has_heart);
+        let mut hung = pin!(hangs(&endpoint.connection, &has_heart, self.extension.host.hang_limits));
         loop {
             tokio::select! {
                 biased;
@@ -309,6 +320,7 @@ impl Incarnation<'_> {
                     }
                     None => return (Reason::HostCloses, None),
                 },
+                hang = &mut hung => return (Reason::Hung(hang), None),
                 () = expired.notified() => {
                     // A long call is use, though nobody touches anything meanwhile.
                     if endpoint.connection.in_flight() == 0 {
@@ -345,14 +357,28 @@ impl Incarnation<'_> {
                 let deadlines = Deadlines::of_times(Instant::now(), times);
                 let stopped = stop(process, connection, why, deadlines, self.closing).await;
                 let by_host = matches!(stopped.end, ProcessEnd::Signaled(_));
-                (stopped.end, by_host.then(|| HostAct::Killed { why: why.to_owned() }))
+                (
+                    stopped.end,
+                    by_host.then(|| HostAct::Ended(ExitClass::KilledByHost { why: why.to_owned() })),
+                )
+            }
+            Reason::Hung(Hang { what, is_silent }) => {
+                let mut times = self.extension.host.stop_times;
+                if is_silent {
+                    // It answers nothing more. SIGTERM comes with SIGCONT: it may have been stopped.
+                    connection.fail_all(Cause::Hung(what.clone()));
+                    (times.drain, times.goodbye) = (Duration::ZERO, Duration::ZERO);
+                }
+                let deadlines = Deadlines::of_times(Instant::now(), times);
+                let stopped = stop(process, connection, &what, deadlines, self.closing).await;
+                (stopped.end, Some(HostAct::Ended(ExitClass::Hang { what })))
             }
             Reason::HostCloses => {
                 let now = Instant::now();
                 let deadlines =
                     self.closing.borrow().unwrap_or_else(|| Deadlines::of_budget(now, Duration::ZERO));
                 let stopped = stop(process, connection, "the host stops", deadlines, self.closing).await;
-                (stopped.end, Some(HostAct::Shutdown))
+                (stopped.end, Some(HostAct::Ended(ExitClass::HostShutdown)))
             }
         }
     }
@@ -377,7 +403,7 @@ impl Incarnation<'_> {
             stderr_tail = running.log.stderr_tail();
             has_left = *running.has_left.borrow();
         }
-        let on_request = matches!(act, Some(HostAct::Stop { .. } | HostAct::Shutdown));
+        let on_request = matches!(act, Some(HostAct::Stop { .. } | HostAct::Ended(ExitClass::HostShutdown)));
         let class = classify(end, act, during, has_left, &stderr_tail);
         self.report(ExitReport { class, end, ready_for, stderr_tail }, on_request)
     }
@@ -396,14 +422,36 @@ impl Incarnation<'_> {
     }
 }
 
+/// Looks at a ready instance from time to time, until it hangs.
+async fn hangs(connection: &Connection, has_heart: &AtomicBool, limits: HangLimits) -> Hang {
+    let now = || Instant::now().into_std();
+    let mut watch = HangWatch::new(limits, now());
+    loop {
+        tokio::time::sleep(limits.look_every()).await;
+        let statistics = connection.statistics();
+        let seen = Look {
+            oldest_unanswered: connection.oldest_unanswered(),
+            owes: statistics.in_flight > 0,
+            bytes_read: statistics.bytes_read,
+            // ORDERING(heart): Relaxed suffices: as where it is set.
+            has_heart: has_heart.load(Ordering::Relaxed),
+        };
+        if let Some(hang) = watch.look(now(), seen) {
+            return hang;
+        }
+    }
+}
+
 async fn channel_closed(running: &mut Running, reason: CloseReason) -> Reason {
     match reason {
-        CloseReason::Violation(what) => Reason::Kill(HostAct::Violation { what }),
+        CloseReason::Violation(what) => Reason::Kill(HostAct::Ended(ExitClass::ProtocolViolation { what })),
         CloseReason::Eof => match timeout(OUTLIVES_CHANNEL_MAX, running.process.wait()).await {
             Ok(end) => Reason::ProcessEnded(end),
-            Err(_) => Reason::Kill(HostAct::Killed { why: "it closed its channel and lived on".into() }),
+            Err(_) => Reason::Kill(HostAct::Ended(ExitClass::KilledByHost {
+                why: "it closed its channel and lived on".into(),
+            })),
         },
-        CloseReason::ClosedHere(why) => Reason::Kill(HostAct::Killed { why }),
+        CloseReason::ClosedHere(why) => Reason::Kill(HostAct::Ended(ExitClass::KilledByHost { why })),
     }
 }
 
@@ -420,21 +468,24 @@ fn failed_spawn(error: SpawnError) -> ExitClass {
 /// What a failed handshake makes the host do; `None`: the channel closed, and the process is most likely
 /// ending.
 fn failed_start(error: &ConnectError) -> Option<HostAct> {
-    let said = |what: &str| Some(HostAct::StartRefused { what: what.to_owned() });
+    let said = |what: &str| Some(HostAct::Ended(ExitClass::StartRefused { what: what.to_owned() }));
     match error {
         ConnectError::Ended { .. } | ConnectError::Io { .. } => None,
-        ConnectError::Silent { .. } => Some(HostAct::StartTimeout { what: error.to_string() }),
+        ConnectError::Silent { .. } => {
+            Some(HostAct::Ended(ExitClass::StartTimeout { what: error.to_string() }))
+        }
         ConnectError::Start(fault) => said(&fault.message),
         ConnectError::Refused { reason, .. } => said(reason),
         ConnectError::NotProtocol { violation, .. } => {
-            Some(HostAct::Violation { what: format!("{error}: {violation}") })
+            Some(HostAct::Ended(ExitClass::ProtocolViolation { what: format!("{error}: {violation}") }))
         }
-        _ => Some(HostAct::Violation { what: error.to_string() }),
+        _ => Some(HostAct::Ended(ExitClass::ProtocolViolation { what: error.to_string() })),
     }
 }
 
 fn cause_of(report: &ExitReport) -> Cause {
     match &report.class {
+        ExitClass::Hang { what } => Cause::Hung(what.clone()),
         ExitClass::ProtocolViolation { what } => Cause::ProtocolViolation(what.clone()),
         ExitClass::HostShutdown => Cause::Closed("the host stops".to_owned()),
         ExitClass::Clean | ExitClass::Stopped { .. } => Cause::Closed(report.to_string()),

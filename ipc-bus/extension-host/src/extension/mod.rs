@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use ipc_protocol::handshake::MethodEntry;
-use ipc_transport::connection::Connection;
+use ipc_protocol::limits::QUEUED_BYTES_DEFAULT;
+use ipc_transport::CallError;
+use ipc_transport::connection::{Connection, ConnectionStatistics};
 use parking_lot::Mutex;
 use pit_core::ring::EventRing;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
@@ -24,6 +26,7 @@ use tokio::time::Instant;
 use crate::events::{EventKind, HostEvent, InstanceId};
 use crate::exit::ExitReport;
 use crate::expiry::{Expiry, ExpiryHandle};
+use crate::hang::HangLimits;
 use crate::host::StopTimes;
 use crate::logs::{DropCounter, LogSink};
 use crate::manifest::Manifest;
@@ -32,11 +35,21 @@ use crate::supervised::LauncherProgram;
 
 pub(crate) use ladder::Deadlines;
 use queue::Queue;
-pub(crate) use queue::{Outgoing, Place, Sent};
+pub(crate) use queue::{Outgoing, Place, Sent, Waiting};
 pub(crate) use supervisor::supervise;
 
 /// LIMIT: orders that wait for one supervisor; further ones are refused.
 pub(crate) const ORDERS_MAX: usize = 16;
+
+/// LIMIT: bytes of arguments that are kept for calls of one extension, to send them when it is ready, or again.
+/// Above it, calls that must wait for a start are rejected, and others are made once, whatever becomes of them.
+const KEPT_BYTES_MAX: u64 = QUEUED_BYTES_DEFAULT;
+
+/// Arguments up to this length are not counted: they weigh no more than the reply that their caller holds.
+const UNCOUNTED_BYTES_MAX: u64 = 1 << 10;
+
+/// What a caller should wait before it tries again, if there was no room.
+const RETRY_AFTER: Duration = Duration::from_millis(10);
 
 /// What all extensions of a host share.
 pub(crate) struct HostShared {
@@ -49,6 +62,7 @@ pub(crate) struct HostShared {
     pub(crate) welcome_timeout: Duration,
     pub(crate) ready_timeout: Duration,
     pub(crate) stop_times: StopTimes,
+    pub(crate) hang_limits: HangLimits,
     pub(crate) began: Instant,
     /// When the host stops, by what times; `None` while it runs. Only ever becomes earlier.
     pub(crate) closing: watch::Sender<Option<Deadlines>>,
@@ -82,8 +96,17 @@ pub(crate) struct Phase {
     pub(crate) state: InstanceState,
     /// Of the present or last incarnation; 0 before the first.
     pub(crate) epoch: u32,
-    /// Why it is broken, and when it is tried again by itself.
-    pub(crate) broken: Option<(Arc<str>, Instant)>,
+    pub(crate) broken: Option<Broken>,
+}
+
+/// Why an extension is left alone.
+#[derive(Clone, Debug)]
+pub(crate) struct Broken {
+    pub(crate) reason: Arc<str>,
+    /// When a call may have it tried again.
+    pub(crate) until: Instant,
+    /// Whether it ran, and its own end made it so; else it could not even be started.
+    pub(crate) by_itself: bool,
 }
 
 /// What others ask of the supervisor.
@@ -106,8 +129,8 @@ struct Memory {
     launcher_pid: Option<u32>,
     /// From a failure until a start after it succeeds, or none follows.
     last_failure: Option<Arc<ExitReport>>,
-    /// Calls of incarnations that have ended.
-    past_calls: u64,
+    /// Of incarnations that have ended.
+    past: ConnectionStatistics,
     /// What the last incarnation that became ready can do.
     methods: Vec<MethodEntry>,
 }
@@ -124,6 +147,8 @@ pub(crate) struct Extension {
     queue: Mutex<Queue>,
     wanted: Notify,
     retries: AtomicU64,
+    /// Of the arguments of all calls that may have to be made again.
+    kept_bytes: AtomicU64,
     dropped: Arc<DropCounter>,
     memory: Mutex<Memory>,
 }
@@ -147,6 +172,7 @@ impl Extension {
             queue: Mutex::default(),
             wanted: Notify::new(),
             retries: AtomicU64::new(0),
+            kept_bytes: AtomicU64::new(0),
             dropped: Arc::default(),
             memory: Mutex::default(),
         });
@@ -188,6 +214,38 @@ impl Extension {
         self.tell(epoch, EventKind::Retried { method: method.to_owned(), cause: cause.clone() });
     }
 
+    /// Counts `length` bytes that are kept. Returns whether they may be: one call may have more than the bound, if
+    /// it is the only one.
+    pub(crate) fn keep(&self, length: u64) -> bool {
+        if length <= UNCOUNTED_BYTES_MAX {
+            return true;
+        }
+        // ORDERING(kept): Relaxed suffices: a bound on memory, and nothing is read because of it.
+        let before = self.kept_bytes.fetch_add(length, Ordering::Relaxed);
+        let may_keep = before == 0 || before.saturating_add(length) <= KEPT_BYTES_MAX;
+        if !may_keep {
+            self.give_back(length);
+        }
+        may_keep
+    }
+
+    /// Refuses a call that must wait, and for whose arguments there is no room.
+    pub(crate) fn keeps_enough(&self) -> CallError {
+        // ORDERING(kept): Relaxed suffices: for people.
+        let kept = self.kept_bytes.load(Ordering::Relaxed);
+        let reason =
+            format!("{kept} bytes of arguments are kept already for calls of extension `{}`", self.name);
+        CallError::Rejected { reason, retry_after: Some(RETRY_AFTER) }
+    }
+
+    /// Takes back what [`Self::keep`] counted.
+    pub(crate) fn give_back(&self, length: u64) {
+        if length > UNCOUNTED_BYTES_MAX {
+            // ORDERING(kept): as above.
+            self.kept_bytes.fetch_sub(length, Ordering::Relaxed);
+        }
+    }
+
     fn remember_end(&self, end: PastEnd) {
         let mut memory = self.memory.lock();
         if memory.past_ends.len() >= PAST_ENDS_MAX {
@@ -199,8 +257,11 @@ impl Extension {
 
     pub(crate) fn snapshot(&self) -> ExtensionSnapshot {
         let phase = self.phase.borrow().clone();
-        let connection = self.endpoint.load().as_ref().map(|endpoint| endpoint.connection.statistics());
+        let endpoint = self.endpoint.load_full();
+        let connection = endpoint.as_ref().map(|endpoint| endpoint.connection.statistics());
+        let oldest = endpoint.and_then(|endpoint| endpoint.connection.oldest_unanswered());
         let memory = self.memory.lock();
+        let totals = connection.unwrap_or_default().with_earlier(&memory.past);
         ExtensionSnapshot {
             name: self.name.as_ref().to_owned(),
             version: self.manifest.version.to_string(),
@@ -210,13 +271,17 @@ impl Extension {
             launcher_pid: memory.launcher_pid,
             starts: memory.starts,
             restarts: memory.restarts,
-            calls: memory.past_calls + connection.map_or(0, |statistics| statistics.calls),
+            calls: totals.calls,
+            totals,
+            oldest_unanswered: oldest.map(|since| since.elapsed()),
+            // ORDERING(kept): Relaxed suffices: a statistic.
+            kept_bytes: self.kept_bytes.load(Ordering::Relaxed),
             // ORDERING(retries): Relaxed suffices: a statistic.
             retries: self.retries.load(Ordering::Relaxed),
             log_lines_dropped: self.dropped.get(),
             last_start: memory.last_start,
             past_ends: memory.past_ends.clone(),
-            broken: phase.broken.map(|(reason, _)| reason.as_ref().to_owned()),
+            broken: phase.broken.map(|broken| broken.reason.as_ref().to_owned()),
             connection,
         }
     }

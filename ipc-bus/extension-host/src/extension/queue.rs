@@ -12,11 +12,11 @@
 //! behind all that waited. It must not know why there is no endpoint.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use ipc_protocol::limits::IN_FLIGHT_CALLS_MAX;
-use ipc_transport::{CallError, Caller, Encoded, OnOverload, Payload, Reply, Request};
+use ipc_transport::{CallError, Caller, Encoded, OnOverload, Payload, ProgressSink, Reply, Request};
 use tokio::sync::oneshot;
 
 use super::{Endpoint, Extension};
@@ -35,6 +35,7 @@ pub(crate) struct Outgoing {
     pub(crate) arguments: Encoded,
     pub(crate) deadline: Instant,
     pub(crate) on_overload: OnOverload,
+    pub(crate) progress: Option<ProgressSink>,
 }
 
 impl Outgoing {
@@ -46,6 +47,7 @@ impl Outgoing {
             deadline: self.deadline,
             on_overload: self.on_overload,
             retry_log: None,
+            progress: self.progress.clone(),
         })
     }
 }
@@ -59,11 +61,18 @@ pub(crate) struct Sent {
 /// A call that is sent, or waits in the queue for it.
 pub(crate) enum Place {
     Sent(Sent),
-    Waits(oneshot::Receiver<Sent>),
+    Waits(Waiting),
+}
+
+/// A call's own end of its ticket. The ticket itself keeps nothing: what is given up is freed at once, and not
+/// when the queue is next looked through.
+pub(crate) struct Waiting {
+    pub(crate) sent: oneshot::Receiver<Sent>,
+    _call: Arc<Outgoing>,
 }
 
 struct Ticket {
-    call: Outgoing,
+    call: Weak<Outgoing>,
     sent: oneshot::Sender<Sent>,
 }
 
@@ -101,18 +110,19 @@ impl Extension {
             return Err(CallError::Rejected { reason, retry_after: None });
         }
         let (sent, waits) = oneshot::channel();
-        queue.tickets.push_back(Ticket { call: call.clone(), sent });
+        let call = Arc::new(call.clone());
+        queue.tickets.push_back(Ticket { call: Arc::downgrade(&call), sent });
         drop(queue);
         self.wanted.notify_one();
-        Ok(Place::Waits(waits))
+        Ok(Place::Waits(Waiting { sent: waits, _call: call }))
     }
 
     /// Gives up waiting; the call if it was sent meanwhile.
-    pub(crate) fn give_up(&self, waits: &mut oneshot::Receiver<Sent>) -> Option<Sent> {
+    pub(crate) fn give_up(&self, waiting: &mut Waiting) -> Option<Sent> {
         // Under the lock, so that a ticket is either not looked at yet, and then never sent, or its call is here.
         let _queue = self.queue.lock();
-        waits.close();
-        waits.try_recv().ok()
+        waiting.sent.close();
+        waiting.sent.try_recv().ok()
     }
 
     /// Whether a call waits for an endpoint.
@@ -124,12 +134,15 @@ impl Extension {
 
     /// Sends what waits, and then lets everybody send.
     pub(super) fn open(&self, endpoint: Arc<Endpoint>) {
+        // Dropped after the lock: with a caller who goes just now goes his progress sink, which is foreign code.
+        let mut done = Vec::new();
         let mut queue = self.queue.lock();
         for Ticket { call, sent } in queue.tickets.drain(..) {
-            if !sent.is_closed() {
-                // Given back when the caller went just now: dropping the reply cancels the call.
-                let _ = sent.send(Sent { reply: call.send(&endpoint), epoch: endpoint.epoch });
-            }
+            let Some(call) = call.upgrade() else { continue };
+            // Given back when the caller went just now: dropping the reply cancels the call.
+            let given_back = (!sent.is_closed())
+                .then(|| sent.send(Sent { reply: call.send(&endpoint), epoch: endpoint.epoch }).err());
+            done.push((call, given_back));
         }
         self.endpoint.store(Some(endpoint));
     }

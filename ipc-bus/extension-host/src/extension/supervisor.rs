@@ -17,8 +17,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::incarnation::{Ended, Incarnation};
 use super::ladder::host_closes;
-use super::{Deadlines, Extension, Order, Phase};
+use super::{Broken, Deadlines, Extension, Order, Phase};
 use crate::events::EventKind;
+use crate::exit::ExitClass;
 use crate::random::Random;
 use crate::restart::{Decision, End, RestartHistory, RestartWhen, decide_restart};
 use crate::snapshot::InstanceState;
@@ -85,7 +86,7 @@ impl Supervisor {
         }
     }
 
-    fn publish(&self, state: InstanceState, broken: Option<(Arc<str>, Instant)>) {
+    fn publish(&self, state: InstanceState, broken: Option<Broken>) {
         self.extension.publish(Phase { state, epoch: self.epoch, broken });
     }
 
@@ -153,11 +154,24 @@ impl Supervisor {
                 } else if policy.when == RestartWhen::Never {
                     format!("it must not be restarted, and {report}")
                 } else {
-                    format!("it failed {count} times within {window:?}, the last time: {report}")
+                    let classes = self.last_failures(count);
+                    format!("it failed {count} times within {window:?} ({classes}), the last time: {report}")
                 };
-                self.broken(why.into()).await
+                let by_itself = !matches!(report.class, ExitClass::LauncherFailed { .. });
+                self.broken(why.into(), by_itself).await
             }
         }
+    }
+
+    /// The classes of the last failures that are remembered, at most `count`, oldest first.
+    fn last_failures(&self, count: u32) -> String {
+        let memory = self.extension.memory.lock();
+        let classes = memory.past_ends.iter().map(|end| &end.report.class);
+        let mut last: Vec<&str> =
+            classes.rev().filter(|class| class.is_failure()).map(ExitClass::name).collect();
+        last.truncate(count as usize);
+        last.reverse();
+        last.join(", ")
     }
 
     async fn back_off(&mut self, delay: Duration) -> Next {
@@ -187,9 +201,10 @@ impl Supervisor {
     }
 
     /// Left alone until somebody resets it, or long enough has passed for a call to try.
-    async fn broken(&mut self, reason: Arc<str>) -> Next {
+    async fn broken(&mut self, reason: Arc<str>, by_itself: bool) -> Next {
         let until = Instant::now() + PROBE_AFTER;
-        self.publish(InstanceState::Broken, Some((Arc::clone(&reason), until)));
+        let broken = Broken { reason: Arc::clone(&reason), until, by_itself };
+        self.publish(InstanceState::Broken, Some(broken));
         self.extension.tell(self.epoch, EventKind::Broken { reason });
         loop {
             tokio::select! {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use extension_host::{EventKind, InstanceState};
-use ipc_transport::{CallError, Caller, Cause, Encoded, Payload, Request, RetryLog};
+use extension_host::{EventKind, InstanceState, Route};
+use ipc_transport::{CallError, Caller, Cause, Encoded, Payload, ProgressSink, Reply, Request, RetryLog};
+use parking_lot::Mutex;
 
 use crate::support::{
     BOUND, call, call_within, event, host, kill, on_both_runtimes, options, register, snapshot, until,
@@ -161,19 +162,21 @@ fn an_unknown_method_and_an_unknown_extension_are_named() {
     });
 }
 
+/// Has it misbehave, and does not look at the reply.
+fn misbehave(route: &Route) -> Reply {
+    let arguments = Payload::Encoded(Encoded::from_value("x").expect("text"));
+    route.call(Request::new("misbehave", arguments, BOUND))
+}
+
 #[test]
 fn calls_are_delivered_in_the_order_in_which_they_were_made_over_a_start() {
     on_both_runtimes(async || {
         let host = host(options());
         let counting = register(&host, "counting", "count", "");
-        let make = || {
-            let arguments = Payload::Encoded(Encoded::from_value("x").expect("text"));
-            counting.call(Request::new("misbehave", arguments, BOUND))
-        };
         // Made while nothing runs, and not looked at before others are made that need not wait.
-        let mut replies: Vec<_> = (0..100).map(|_| make()).collect();
+        let mut replies: Vec<_> = (0..100).map(|_| misbehave(&counting)).collect();
         until_state(&host, "counting", InstanceState::Ready).await;
-        replies.extend((0..100).map(|_| make()));
+        replies.extend((0..100).map(|_| misbehave(&counting)));
         for (number, reply) in replies.into_iter().enumerate().rev() {
             let before: usize = reply.await.expect("it is answered").decode().expect("a number");
             assert_eq!(before, number);
@@ -187,15 +190,31 @@ fn calls_that_are_given_up_while_nothing_runs_start_nothing_and_are_never_sent()
     on_both_runtimes(async || {
         let host = host(options());
         let counting = register(&host, "counting", "count", "");
-        let make = || {
-            let arguments = Payload::Encoded(Encoded::from_value("x").expect("text"));
-            counting.call(Request::new("misbehave", arguments, BOUND))
-        };
         for _ in 0..1_000 {
-            drop(make());
+            drop(misbehave(&counting));
         }
-        let before: u32 = make().await.expect("it is answered").decode().expect("a number");
+        let before: u32 = misbehave(&counting).await.expect("it is answered").decode().expect("a number");
         assert_eq!((before, snapshot(&host, "counting").calls), (0, 1));
+        host.shutdown(Duration::from_secs(10)).await;
+    });
+}
+
+#[test]
+fn progress_reaches_whoever_made_the_call() {
+    on_both_runtimes(async || {
+        let host = host(options());
+        let route = register(&host, "x", "progress", "");
+        // Once over a start, once without.
+        for _ in 0..2 {
+            let heard = Arc::new(Mutex::new(Vec::new()));
+            let hears = Arc::clone(&heard);
+            let sink = ProgressSink::new(move |progress| hears.lock().push((progress.done, progress.total)));
+            let arguments = Payload::Encoded(Encoded::from_value("x").expect("text"));
+            let request = Request::new("misbehave", arguments, BOUND).with_progress(sink);
+            route.call(request).await.expect("it is answered");
+            assert_eq!(*heard.lock(), [(1, Some(3)), (2, Some(3)), (3, Some(3))]);
+            assert_eq!(Arc::strong_count(&heard), 1, "the sink is gone with its call");
+        }
         host.shutdown(Duration::from_secs(10)).await;
     });
 }

@@ -11,7 +11,7 @@ use ipc_transport::{CallError, Cause};
 use crate::support::{call, call_within, death, host, on_both_runtimes, options, register, snapshot};
 
 /// Calls the bystander without pause until it is told to stop; how many answers there were.
-fn keep_calling(route: Route) -> (Arc<AtomicBool>, tokio::task::JoinHandle<u64>) {
+pub(crate) fn keep_calling(route: Route) -> (Arc<AtomicBool>, tokio::task::JoinHandle<u64>) {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&stop);
     let calling = tokio::spawn(async move {

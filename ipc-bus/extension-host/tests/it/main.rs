@@ -4,7 +4,9 @@ mod programs;
 mod support;
 
 mod calls;
+mod hangs;
 mod hostile;
+mod kept;
 mod logs;
 mod orphans;
 mod starts;

@@ -15,6 +15,15 @@ use crate::support::{
 /// Two failures and it is broken.
 const TWICE: &str = "[restart]\nbackoff = [\"1ms\", \"1ms\"]\nlimit = { count = 2, within = \"1h\" }\n";
 
+/// The refusal of an extension that ended too often: its own fault.
+fn refusal(error: CallError) -> String {
+    match error {
+        CallError::NotDelivered(Cause::Broken { reason, retry_after: Some(_) }) => reason,
+        other => panic!("the call should be refused: {other:?}"),
+    }
+}
+
+/// The refusal of what could not be started at all.
 fn rejection(error: CallError) -> String {
     match error {
         CallError::Rejected { reason, .. } => reason,
@@ -49,11 +58,14 @@ fn a_start_that_fails_is_tried_again_and_then_refused_with_its_reason() {
             let host = host(short);
             let mut events = host.subscribe();
             let route = register(&host, "wrong", mode, TWICE);
-            let refused = rejection(call(&route, "echo", "x").await.expect_err("it never starts"));
-            assert!(refused.contains("`wrong` is broken: it failed 2 times"), "{mode}: {refused}");
+            let refused = refusal(call(&route, "echo", "x").await.expect_err("it never starts"));
+            assert!(
+                refused.contains("`wrong` is broken: it failed 2 times within 3600s ("),
+                "{mode}: {refused}"
+            );
             assert!(refused.contains(reason), "{mode}: {refused}");
             // At once from now on, without another start.
-            assert_eq!(rejection(call(&route, "echo", "x").await.expect_err("it is broken")), refused);
+            assert_eq!(refusal(call(&route, "echo", "x").await.expect_err("it is broken")), refused);
             let broken = snapshot(&host, "wrong");
             assert_eq!((broken.state, broken.starts, broken.restarts), (InstanceState::Broken, 2, 1));
             let classes: Vec<_> = broken.past_ends.iter().map(|end| end.report.class.name()).collect();
@@ -62,7 +74,7 @@ fn a_start_that_fails_is_tried_again_and_then_refused_with_its_reason() {
             // By hand it gets another chance.
             host.reset("wrong").await.expect("it is registered");
             until_state(&host, "wrong", InstanceState::Stopped).await;
-            rejection(call(&route, "echo", "x").await.expect_err("it is still wrong"));
+            refusal(call(&route, "echo", "x").await.expect_err("it is still wrong"));
             assert_eq!(snapshot(&host, "wrong").starts, 4);
             host.shutdown(Duration::ZERO).await;
         }
@@ -123,7 +135,7 @@ fn the_environment_is_clean_but_for_what_the_manifest_says() {
         let printer = Manifest::parse(text, Path::new("extension.toml")).expect("the manifest is right");
         host.register(printer, "/usr/bin/env".into()).expect("the name is free");
         let route = host.extension("printer").expect("it is registered");
-        let refused = rejection(call(&route, "echo", "x").await.expect_err("it is no extension"));
+        let refused = refusal(call(&route, "echo", "x").await.expect_err("it is no extension"));
         assert!(
             refused.contains("must not be restarted, and it exited with code 0 before it was ready"),
             "{refused}"
@@ -131,6 +143,8 @@ fn the_environment_is_clean_but_for_what_the_manifest_says() {
         let mut lines: Vec<String> = log.lines.lock().iter().map(|(_, text)| text.clone()).collect();
         lines.sort();
         let path = std::env::var("PATH").expect("a test has a PATH");
+        // And the mark by which it is known when its launcher is killed.
+        assert!(lines.pop().is_some_and(|last| last.starts_with("SYMPHONY_INSTANCE=")), "{lines:?}");
         assert_eq!(lines, ["OWN=1".to_owned(), format!("PATH={path}")]);
         host.shutdown(Duration::ZERO).await;
     });

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use extension_host::supervised::{OutputError, OutputLimits, spawn};
-use extension_host::{LauncherProgram, ProcessEnd, Program};
+use extension_host::{INSTANCE_VARIABLE, LauncherProgram, ProcessEnd, Program};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::programs::programs;
-use crate::support::{BOUND, is_running, on_both_runtimes};
+use crate::support::{BOUND, is_running, kill, on_both_runtimes};
 
 fn shell(script: &str) -> Program {
     Program::new("/bin/sh").with_arguments(["-c", script])
@@ -45,7 +45,11 @@ fn nothing_of_the_environment_is_inherited() {
         let mut program = Program::new("/usr/bin/env");
         program.environment.push(("OWN".into(), "a b".into()));
         let output = spawn(&launcher(), program).expect("it starts").output(LIMITS).await;
-        assert_eq!(output.expect("it ends").stdout, b"OWN=a b\n");
+        let stdout = String::from_utf8(output.expect("it ends").stdout).expect("text");
+        let (own, mark) = stdout.split_once('\n').expect("two lines");
+        assert_eq!(own, "OWN=a b");
+        let (name, value) = mark.trim_end().split_once('=').expect("the mark is a variable");
+        assert_eq!((name, value.len()), (INSTANCE_VARIABLE, 32));
     });
 }
 
@@ -68,11 +72,30 @@ fn output_without_end_is_ended() {
     });
 }
 
+/// Starts a process that gets away from its session and its parent, and says its pid.
+const RUNAWAY: &str = "(setsid sh -c 'trap \"\" TERM HUP; echo $$; while :; do sleep 600; done' &); ";
+
+#[test]
+fn what_got_away_ends_though_its_launcher_is_killed() {
+    on_both_runtimes(async || {
+        let mut program = shell(&format!("{RUNAWAY} while :; do sleep 600; done"));
+        program.environment.push(("PATH".into(), std::env::var_os("PATH").expect("a test has a PATH")));
+        let mut program = spawn(&launcher(), program).expect("it starts");
+        let stdout = program.take_stdout().expect("it is taken once");
+        let runaway = BufReader::new(stdout).lines().next_line().await.expect("it says its pid");
+        let runaway: u32 = runaway.expect("it says its pid").parse().expect("a pid");
+        kill(program.launcher_pid());
+        assert_eq!(program.wait().await, ProcessEnd::Signaled(9));
+        // Gone already: that is what makes its end the end of the whole tree, however it came.
+        assert!(!is_running(runaway));
+        assert_eq!(program.wait().await, ProcessEnd::Signaled(9));
+    });
+}
+
 #[test]
 fn a_dropped_program_is_killed_with_all_that_it_started_and_reaped() {
     on_both_runtimes(async || {
-        let script = "setsid sh -c 'trap \"\" TERM; echo $$; while :; do sleep 600; done' & wait";
-        let mut program = shell(script);
+        let mut program = shell(&format!("{RUNAWAY} wait; while :; do sleep 600; done"));
         program.environment.push(("PATH".into(), std::env::var_os("PATH").expect("a test has a PATH")));
         let mut program = spawn(&launcher(), program).expect("it starts");
         let stdout = program.take_stdout().expect("it is taken once");

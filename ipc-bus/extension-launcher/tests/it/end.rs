@@ -2,11 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
+use std::time::Instant;
 
 use extension_launcher::Arguments;
 use rustix::process::{Pid, Signal};
 
-use crate::{launch, launch_shell, text};
+use crate::{BOUND, launch, launch_shell, text};
 
 #[test]
 fn exit_codes_and_signals_are_mirrored() {
@@ -119,6 +120,33 @@ fn terminate_is_forwarded_to_the_whole_group() {
     rest.sort();
     assert_eq!(rest, ["child", "parent"]);
     assert_eq!(launcher.wait().expect("the launcher is ours").code(), Some(9));
+}
+
+#[test]
+fn terminate_reaches_a_program_that_was_stopped() {
+    let script = "echo $$; while :; do sleep 600; done";
+    let mut launcher = launch_shell(Arguments::default(), script).spawn().expect("the launcher starts");
+    let mut lines = BufReader::new(launcher.stdout.take().expect("stdout is piped")).lines();
+    let program: u32 = lines.next().expect("a line").expect("text").parse().expect("a pid");
+    signal(program, Signal::STOP);
+    signal(launcher.id(), Signal::TERM);
+    assert_eq!(launcher.wait().expect("the launcher is ours").signal(), Some(Signal::TERM.as_raw()));
+}
+
+#[test]
+fn a_launcher_shows_whom_it_launched() {
+    for (program, shown) in [("/bin/sh", "launcher:sh\n"), ("/usr/bin/sha512sum", "launcher:sha512\n")] {
+        let mut command = launch(Arguments::default(), program, &[]);
+        let mut launcher = command.stdin(std::process::Stdio::piped()).spawn().expect("the launcher starts");
+        let name = format!("/proc/{}/comm", launcher.id());
+        let give_up = Instant::now() + BOUND;
+        while std::fs::read_to_string(&name).expect("the launcher runs") != shown {
+            assert!(Instant::now() < give_up, "{program} has a launcher of another name");
+            std::thread::yield_now();
+        }
+        drop(launcher.stdin.take());
+        assert!(launcher.wait().expect("the launcher is ours").success());
+    }
 }
 
 #[test]

@@ -4,8 +4,12 @@ mod end;
 mod orphans;
 
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use extension_launcher::Arguments;
+
+/// Anything that must happen at all happens within this time, even on a busy machine.
+const BOUND: Duration = Duration::from_secs(60);
 
 /// The launcher, told that this process is its host, with `script` as the program's.
 fn launch_shell(arguments: Arguments, script: &str) -> Command {

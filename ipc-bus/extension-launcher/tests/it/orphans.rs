@@ -2,11 +2,11 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use extension_launcher::Arguments;
 
-use crate::launch_shell;
+use crate::{BOUND, launch_shell};
 
 /// A tree that does what daemons do: forks twice, makes sessions of its own, ignores SIGTERM and SIGHUP.
 /// Prints the pid of each of its four survivors, then what follows.
@@ -39,7 +39,7 @@ fn read_pids(lines: &mut impl Iterator<Item = std::io::Result<String>>, count: u
 }
 
 fn wait_until_gone(processes: &[Identity]) {
-    let give_up = Instant::now() + Duration::from_secs(20);
+    let give_up = Instant::now() + BOUND;
     loop {
         let alive: Vec<&Identity> =
             processes.iter().filter(|process| identity(process.0).as_ref() == Some(process)).collect();

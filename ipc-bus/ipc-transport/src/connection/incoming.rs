@@ -170,14 +170,17 @@ fn other(
         }
         Kind::Progress => {
             check_plain(&frame.header)?;
-            let is_running = {
+            let running = {
                 let mut state = shared.state.lock();
-                let is_running = state.is_running(id);
-                state.statistics_mut().ignored += u64::from(!is_running);
-                is_running
+                let running = state.running(id);
+                state.statistics_mut().ignored += u64::from(running.is_none());
+                running
             };
-            if is_running {
-                events.progress(id, frame.decode::<Progress>()?);
+            let Some(sink) = running else { return Ok(()) };
+            let progress = frame.decode::<Progress>()?;
+            // Outside the lock: it is foreign code, and it is dropped here if its call ends meanwhile.
+            if let Some(sink) = sink {
+                sink.tell(progress);
             }
             return Ok(());
         }

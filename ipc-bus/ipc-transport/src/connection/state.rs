@@ -24,7 +24,7 @@ use ipc_protocol::limits::IN_FLIGHT_CALLS_MAX;
 use ipc_protocol::{Codec, Header, Kind};
 
 use super::{CloseReason, ConnectionStatistics};
-use crate::caller::OnOverload;
+use crate::caller::{OnOverload, WeakProgressSink};
 use crate::framing::Violation;
 use crate::in_flight::{CallId, CallerSide, InFlight, PeerSide};
 use crate::outcome::{CallError, CallResult, Cause};
@@ -111,6 +111,7 @@ pub(super) struct NewCall<'a> {
     pub(super) body: QueuedBody<'a>,
     pub(super) deadline: Instant,
     pub(super) on_overload: OnOverload,
+    pub(super) progress: Option<WeakProgressSink>,
 }
 
 impl State {
@@ -144,6 +145,11 @@ impl State {
         self.calls.sent()
     }
 
+    /// Since when nobody has waited for the oldest answer that is still owed and not wanted.
+    pub(super) fn oldest_unanswered(&self) -> Option<Instant> {
+        self.calls.oldest_unanswered()
+    }
+
     /// Whether somebody waits for [`Self::is_idle`].
     pub(super) fn is_watched(&self) -> bool {
         self.watchers > 0
@@ -172,6 +178,7 @@ impl State {
             bytes_written: self.outgoing.written(),
             bytes_queued: self.outgoing.queued(),
             in_flight: self.calls.sent(),
+            unanswered: self.calls.unanswered(),
             waiting: self.waiting_live,
             ..self.statistics
         }
@@ -201,7 +208,7 @@ impl State {
             return Err(CallError::NotDelivered(Cause::Deadline));
         }
         if !is_lost && self.waiting_live == 0 && self.has_room(length) {
-            let id = self.calls.insert(call.deadline);
+            let id = self.calls.insert(call.deadline, call.progress.clone());
             self.arm_timer(call.deadline);
             self.send(id, call.method, call.codec, call.body, call.deadline - now);
             return Ok(id);
@@ -227,7 +234,7 @@ impl State {
                 Some(RETRY_AFTER),
             ));
         }
-        let id = self.calls.insert(call.deadline);
+        let id = self.calls.insert(call.deadline, call.progress.clone());
         self.arm_timer(call.deadline);
         if let Some(slot) = self.calls.get_mut(id) {
             let bytes = if is_lost { Bytes::new() } else { call.body.to_bytes() };
@@ -260,11 +267,15 @@ impl State {
 
     /// The caller is gone: the extension is told, unless it answered or never heard of the call.
     pub(super) fn abandon(&mut self, id: CallId) {
+        let now = self.now();
         let Some(slot) = self.calls.get_mut(id) else { return };
         let was_listening = matches!(slot.caller, CallerSide::Listening(_));
         match slot.peer {
             PeerSide::Waiting { .. } => self.end_waiting(id),
-            PeerSide::Sent { .. } if was_listening => self.push(Kind::Cancel, id.to_wire()),
+            PeerSide::Sent { .. } if was_listening => {
+                slot.listens_until = now;
+                self.push(Kind::Cancel, id.to_wire());
+            }
             PeerSide::Sent { .. } | PeerSide::Over => {}
         }
         if was_listening {
@@ -298,7 +309,7 @@ impl State {
         while let Some(&id) = self.waiting.front() {
             let waiting = match self.calls.get_mut(id) {
                 Some(slot) => match &slot.peer {
-                    PeerSide::Waiting { method, body } => Some((*method, body.clone(), slot.deadline)),
+                    PeerSide::Waiting { method, body } => Some((*method, body.clone(), slot.listens_until)),
                     PeerSide::Sent { .. } | PeerSide::Over => None,
                 },
                 None => None,

@@ -1,7 +1,7 @@
 //! What a connection does beside calls: draining, leaving, ending; and what the extension hears of a call.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipc_protocol::control::{Event, Goodbye, Heartbeat, LogRecord, Progress};
 use ipc_protocol::handshake::Hello;
@@ -10,7 +10,7 @@ use ipc_protocol::{Codec, Fault, FaultCode, Kind};
 use ipc_testkit::Peer;
 use ipc_testkit::peer::PATIENCE;
 use ipc_transport::connection::{CloseReason, ConnectOptions, Connection, PeerEvents, connect};
-use ipc_transport::{CallError, Caller, Cause, Encoded, Payload, Reply, Request};
+use ipc_transport::{CallError, Caller, Cause, Encoded, Payload, ProgressSink, Reply, Request};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -231,9 +231,6 @@ impl PeerEvents for Heard {
     fn heartbeat(&self, heartbeat: Heartbeat) {
         self.0.lock().push(format!("heartbeat {}", heartbeat.running));
     }
-    fn progress(&self, _: u64, progress: Progress) {
-        self.0.lock().push(format!("progress {}", progress.done));
-    }
     fn event(&self, event: Event) {
         self.0.lock().push(format!("event {}", event.name));
     }
@@ -258,7 +255,11 @@ async fn what_an_extension_says_beside_answers_is_heard_in_order() {
     };
     let heard = Arc::new(Heard::default());
     let (connection, _) = connect_to(script, Arc::clone(&heard) as Arc<dyn PeerEvents>).await;
-    call(&connection, "echo", vec![0xc0]).await.expect("the peer answers");
+    let hears = Arc::clone(&heard);
+    let sink = ProgressSink::new(move |progress| hears.0.lock().push(format!("progress {}", progress.done)));
+    let nil = Payload::Encoded(Encoded::message_pack(vec![0xc0]));
+    let reply = connection.call(Request::new("echo", nil, PATIENCE).with_progress(sink));
+    reply.await.expect("the peer answers");
     connection.closed().await;
     // `closed` is told to the events by the reader, which then waits for the cause.
     connection.fail_all(Cause::Died("exit 0".into()));
@@ -266,4 +267,76 @@ async fn what_an_extension_says_beside_answers_is_heard_in_order() {
         tokio::task::yield_now().await;
     }
     assert_eq!(*heard.0.lock(), ["heartbeat 1", "progress 5", "log line", "goodbye done", "closed Eof"]);
+}
+
+#[tokio::test]
+async fn what_is_owed_and_no_longer_wanted_is_known_with_its_age() {
+    let (go, told) = std::sync::mpsc::channel::<()>();
+    let script = move |mut peer: Peer| {
+        let calls = [(); 2].map(|()| {
+            let call = peer.expect(Kind::Call);
+            peer.expect(Kind::Cancel);
+            call
+        });
+        for call in calls {
+            told.recv().expect("the test says when");
+            peer.reply(&call, b"\xc0");
+        }
+        while peer.receive().is_some() {}
+    };
+    let (connection, peer) = connect_to(script, Arc::new(())).await;
+    let known = || (connection.statistics().unanswered, connection.oldest_unanswered());
+    let dropped = call(&connection, "echo", vec![0xc0]);
+    assert_eq!(known(), (0, None), "it is wanted");
+    let before = Instant::now();
+    drop(dropped);
+    let (count, first) = known();
+    assert!(count == 1 && first.is_some_and(|since| since >= before && since <= Instant::now()), "{first:?}");
+    // One whose deadline passed counts from then on, and its outcome is there all the while.
+    let expired = call_within(&connection, "echo", vec![0xc0], Duration::from_millis(200)).await;
+    assert!(matches!(expired, Err(CallError::Unknown(Cause::Deadline))), "{expired:?}");
+    assert_eq!(known(), (2, first), "the oldest is still the first");
+    for left in [1, 0] {
+        go.send(()).expect("the script waits");
+        while connection.statistics().unanswered > left {
+            tokio::task::yield_now().await;
+        }
+        assert_ne!(known().1, first, "it was answered");
+    }
+    assert_eq!(known(), (0, None));
+    drop(connection);
+    peer.join().expect("the script goes through");
+}
+
+#[tokio::test]
+async fn progress_is_heard_only_while_somebody_waits_for_the_call() {
+    let script = |mut peer: Peer| {
+        let (kept, dropped) = (peer.expect(Kind::Call), peer.expect(Kind::Call));
+        peer.expect(Kind::Cancel);
+        for call in [&dropped, &kept] {
+            peer.say(Kind::Progress, call.header.id, &Progress::new(1, Some(2), "m"));
+        }
+        for call in [&dropped, &kept] {
+            peer.reply(call, b"\xc0");
+        }
+        while peer.receive().is_some() {}
+    };
+    let (connection, peer) = connect_to(script, Arc::new(())).await;
+    let heard = Arc::new(Heard::default());
+    let start = |name: &'static str| {
+        let hears = Arc::clone(&heard);
+        let sink = ProgressSink::new(move |progress: Progress| {
+            let Progress { done, total, message, .. } = progress;
+            hears.0.lock().push(format!("{name} {done} {total:?} {message}"));
+        });
+        let nil = Payload::Encoded(Encoded::message_pack(vec![0xc0]));
+        connection.call(Request::new("echo", nil, PATIENCE).with_progress(sink))
+    };
+    let (kept, dropped) = (start("kept"), start("dropped"));
+    drop(dropped);
+    kept.await.expect("the peer answers");
+    assert_eq!(*heard.0.lock(), ["kept 1 Some(2) m"]);
+    assert_eq!(Arc::strong_count(&heard), 1, "both sinks are gone with their calls");
+    drop(connection);
+    peer.join().expect("the script sees the end");
 }

@@ -2,6 +2,7 @@
 
 mod conforms;
 mod connected;
+mod decoders;
 mod framing;
 mod handshake;
 mod hostile;

@@ -4,6 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking, as the test does")]
 
 mod claims;
+mod contention;
+mod fairness;
+mod growth;
+mod notices;
 mod simulation;
 mod support;
 mod threads;

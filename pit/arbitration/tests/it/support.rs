@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use arbitration::{Arbiter, ClaimSpec, OwnerId};
+use arbitration::{Arbiter, ClaimSpec, Options, OwnerId, Policy};
 use pit_core::{
     clock::ManualClock,
     priority::{Ageing, Priority},
@@ -44,7 +44,8 @@ pub(crate) fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
 /// An arbiter with a clock that stands still until it is moved.
 pub(crate) fn arbiter(resources: &[(&'static str, u64)], ageing: Ageing) -> (Arbiter, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::new());
-    let arbiter = Arbiter::with_ageing(resources.iter().copied(), ageing, clock.clone()).unwrap();
+    let options = Options { policy: Policy::Priority(ageing), ..Options::default() };
+    let arbiter = Arbiter::with_options(resources.iter().copied(), options, clock.clone()).unwrap();
     (arbiter, clock)
 }
 

@@ -22,6 +22,7 @@ fn entrance() {
         "use up the inodes" => use_up_the_inodes(&folder),
         "meet the file size limit" => meet_the_file_size_limit(&folder),
         "put beside others" => put_beside_others(&folder),
+        "hold what was put" => hold_what_was_put(&open(&folder)),
         other => panic!("no such role: {other}"),
     }
     println!("{ALL_CHECKED}");
@@ -52,6 +53,15 @@ fn stop_while_writing(folder: &Path) {
     say("writing");
     // Until killed: the other end never says a word.
     std::io::stdin().lock().read_line(&mut String::new()).unwrap();
+}
+
+fn hold_what_was_put(store: &Store) {
+    let single = store.put_bytes(b"single").unwrap();
+    let batch = store.put_batch(&["one", "two"]).unwrap();
+    say("held");
+    // Until killed, as above.
+    std::io::stdin().lock().read_line(&mut String::new()).unwrap();
+    drop((single, batch));
 }
 
 /// The folder is a small file system of its own.

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Barrier};
 
-use artifact_store::{OpenError, Store, StoreOptions};
+use artifact_store::{Expected, OpenError, Store, StoreOptions};
 
+use crate::crash_states::to_format_1;
 use crate::support::{Failing, FaultyDisk, check_whole, open, open_on, sample};
 
 fn error_of(folder: &std::path::Path) -> OpenError {
@@ -34,9 +35,28 @@ fn a_newer_format_is_refused_with_both_numbers() {
     open(folder.path()).put_bytes(b"x").unwrap();
     let format = folder.path().join("format");
     std::fs::remove_file(&format).unwrap();
-    std::fs::write(&format, "symphony artifact-store format 2\n").unwrap();
+    std::fs::write(&format, "symphony artifact-store format 3\n").unwrap();
     let error = error_of(folder.path());
-    assert!(matches!(error, OpenError::NewerFormat { found: 2, known: 1, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::NewerFormat { found: 3, known: 2, .. }), "{error:?}");
+}
+
+#[test]
+fn a_store_of_the_first_format_is_upgraded_once_and_keeps_what_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let digest = store.put_bytes(b"old").unwrap().digest;
+    store.set_name("name", &digest, Expected::Absent).unwrap();
+    drop(store);
+    to_format_1(folder.path());
+
+    let store = open(folder.path());
+    assert_eq!(store.open_report().upgraded_from, Some(1));
+    assert_eq!(store.get(&digest).unwrap().as_bytes(), b"old");
+    assert_eq!(store.resolve("name").unwrap().unwrap().version, 1);
+    store.put_batch(&["a", "b"]).unwrap();
+    let format = std::fs::read_to_string(folder.path().join("format")).unwrap();
+    assert_eq!(format, "symphony artifact-store format 2\n");
+    assert_eq!(open(folder.path()).open_report().upgraded_from, None);
 }
 
 #[test]
@@ -106,6 +126,7 @@ fn a_new_store_is_made_durable_before_its_format_says_so() {
         "make_folder tmp",
         "make_folder names",
         "make_folder quarantine",
+        "make_folder packs",
         "sync_folder store",
         "create_nameless tmp",
         "write",

@@ -1,7 +1,6 @@
 //! Putting and getting when nothing goes wrong, and the order in which the disk is asked.
 
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
@@ -40,7 +39,7 @@ fn what_was_put_in_any_way_is_delivered() {
             let artifact = store.get(&Digest::of(&bytes)).unwrap();
             assert!(artifact.as_bytes() == bytes, "{length} bytes");
             assert_eq!((artifact.len(), artifact.is_empty()), (length as u64, length == 0));
-            assert_eq!(std::fs::read(artifact.path()).unwrap(), bytes);
+            assert_eq!(std::fs::read(artifact.path().unwrap()).unwrap(), bytes);
         }
     }
     check_whole(folder.path());
@@ -115,7 +114,6 @@ fn another_process_reads_through_the_descriptor_and_cannot_write_through_it() {
     }
     let mut file = std::fs::File::from(artifact.try_clone_fd().unwrap());
     assert!(file.write_all(b"x").is_err());
-    assert!(std::fs::File::from(artifact.as_fd().try_clone_to_owned().unwrap()).write_all(b"x").is_err());
 }
 
 #[test]
@@ -182,24 +180,34 @@ fn the_disk_is_asked_in_the_order_that_makes_a_put_durable() {
     let shard = &digest.to_string()[..2];
     let link = format!("link {shard}");
     let sync = format!("sync_folder {shard}");
-    let open = format!("open {shard}");
+    let open = "open objects";
     let make = format!("make_folder {shard}");
 
     disk.take_log();
     store.put_bytes(b"x").unwrap();
-    let order = ["create_nameless tmp", "write", "sync_file", &make, &link, &sync, "sync_folder objects"];
+    let order =
+        [open, "create_nameless tmp", "write", "sync_file", &make, &link, &sync, "sync_folder objects"];
     assert_eq!(disk.take_log(), order);
 
     // A second writer cannot know whether the first one has synced.
     store.put_bytes(b"x").unwrap();
-    assert_eq!(disk.take_log(), [&open, "read_at", "read_at", "sync_file", &sync]);
+    assert_eq!(disk.take_log(), [open, "sync_file", &sync]);
     store.put_reader(&b"x"[..]).unwrap();
-    let order = ["create_nameless tmp", "write", "sync_file", &link, &open, "sync_file", &sync];
+    let order = ["create_nameless tmp", "write", "sync_file", &link, open, "sync_file", &sync];
     assert_eq!(disk.take_log(), order);
 
     store.set_name("x", &digest, Expected::Absent).unwrap();
-    let order =
-        [&open, "open names", "create_named tmp", "write", "sync_file", "rename names", "sync_folder names"];
+    let floor = format!("open {}", folder.path().file_name().unwrap().to_str().unwrap());
+    let order = [
+        open,
+        "open names",
+        &floor,
+        "create_named tmp",
+        "write",
+        "sync_file",
+        "rename names",
+        "sync_folder names",
+    ];
     assert_eq!(disk.take_log(), order);
 
     // Another process does not know that the folder of the artifact is durable.

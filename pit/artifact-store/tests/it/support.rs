@@ -41,10 +41,10 @@ pub(crate) fn open_on(folder: &Path, disk: &Arc<FaultyDisk>) -> Store {
     Store::open(folder, StoreOptions { disk, ..StoreOptions::default() }).unwrap()
 }
 
-/// All files below a folder, by path from there.
+/// All files below a folder, by path from there; none if there is no such folder.
 pub(crate) fn files_below(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     fn walk(base: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
-        for entry in std::fs::read_dir(folder).unwrap() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 walk(base, &path, found);
@@ -82,6 +82,8 @@ pub(crate) enum Failing {
     Crash,
     /// Each write from the n-th on takes at most a third of its bytes.
     ShortWrites,
+    /// The n-th operation, if it opens a file, finds it, and right after that a collector has removed it.
+    Vanishing,
 }
 
 #[derive(Debug)]
@@ -97,13 +99,30 @@ struct Plan {
 #[derive(Debug)]
 pub(crate) struct FaultyDisk {
     has_nameless: bool,
+    has_clones: bool,
+    /// Somebody who still has a file open for writing, and writes at the next sync of a file.
+    intruder: Mutex<Option<File>>,
     plan: Mutex<Plan>,
 }
 
 impl FaultyDisk {
     pub(crate) fn new(has_nameless: bool) -> Arc<Self> {
+        Self::of(has_nameless, false)
+    }
+
+    /// One that can share bytes between files.
+    pub(crate) fn with_clones() -> Arc<Self> {
+        Self::of(true, true)
+    }
+
+    fn of(has_nameless: bool, has_clones: bool) -> Arc<Self> {
         let plan = Plan { failing: Failing::Never, at: 0, done: 0, hit: None, log: Vec::new() };
-        Arc::new(Self { has_nameless, plan: Mutex::new(plan) })
+        Arc::new(Self { has_nameless, has_clones, intruder: Mutex::default(), plan: Mutex::new(plan) })
+    }
+
+    /// At the next sync of a file somebody writes to this one.
+    pub(crate) fn intrude(&self, file: File) {
+        *self.intruder.lock().unwrap() = Some(file);
     }
 
     /// Counts from 1, anew from here.
@@ -187,7 +206,21 @@ impl Disk for FaultyDisk {
 
     fn sync_file(&self, file: &File) -> io::Result<()> {
         self.whole("sync_file", "")?;
+        if let Some(mut intruder) = self.intruder.lock().unwrap().take() {
+            intruder.write_all(b"intruder")?;
+        }
         RealDisk.sync_file(file)
+    }
+
+    fn clone_bytes(&self, source: &File, file: &File) -> io::Result<()> {
+        self.whole("clone_bytes", "")?;
+        if !self.has_clones {
+            return Err(Errno::OPNOTSUPP.into());
+        }
+        // The file systems of most test machines cannot share bytes; that they are the same file's is the point here.
+        let mut bytes = Vec::new();
+        (&*source).read_to_end(&mut bytes)?;
+        RealDisk.write(file, &bytes).map(drop)
     }
 
     fn link(&self, file: &File, folder: &Folder, name: &str) -> io::Result<()> {
@@ -212,7 +245,13 @@ impl Disk for FaultyDisk {
 
     fn open(&self, folder: &Folder, name: &str) -> io::Result<File> {
         self.whole("open", last(folder))?;
-        RealDisk.open(folder, name)
+        let file = RealDisk.open(folder, name)?;
+        let mut plan = self.plan.lock().unwrap();
+        if plan.failing == Failing::Vanishing && plan.done == plan.at {
+            plan.hit = Some("open");
+            RealDisk.remove(folder, name)?;
+        }
+        Ok(file)
     }
 
     fn read_at(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

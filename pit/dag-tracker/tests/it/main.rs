@@ -2,6 +2,8 @@
 
 #![cfg(not(loom))]
 
+mod coverage;
+mod features;
 mod random;
 mod reference;
 mod scale;

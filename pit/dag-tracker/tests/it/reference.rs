@@ -1,9 +1,9 @@
 //! The rules of a run said as plainly as possible: after each event, every rule is applied to every step until nothing
 //! changes any more. It shares no code with the tracker but the names of the states.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
-use dag_tracker::{Graph, OnFailure, RunState, State, StepId, Task, Then};
+use dag_tracker::{Graph, Join, OnFailure, RetryBudget, RetryClass, RunState, State, StepId, Task, Then};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
@@ -14,61 +14,80 @@ pub(crate) enum Event {
     Skip(Task),
     Expand(Task, u32, OnFailure),
     Cancel,
+    Abort,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a step is declared to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) join: Join,
+    pub(crate) is_finally: bool,
+    pub(crate) is_tolerated: bool,
+    pub(crate) budget: RetryBudget,
+}
+
+/// A step or an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unit {
     pub(crate) state: State,
     /// How many attempts have been begun.
     pub(crate) begun: u32,
+    /// The items that it has been expanded into.
+    pub(crate) fan_out: Option<(Range<usize>, OnFailure)>,
+    retries: [u8; 4],
+    /// The class of failures for which no retry was left.
+    pub(crate) spent: Option<RetryClass>,
 }
 
-#[derive(Clone, Debug)]
+impl Unit {
+    fn new(state: State) -> Self {
+        Self { state, begun: 0, fan_out: None, retries: [0; 4], spent: None }
+    }
+
+    fn waits_for_its_attempt(&self) -> bool {
+        matches!(self.state, State::Waiting | State::Ready | State::BackingOff)
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(
+            self.state,
+            State::Succeeded | State::Failed | State::Skipped | State::Cancelled | State::Blocked
+        )
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) unit: Unit,
-    needs: Vec<usize>,
-    pub(crate) items: Option<(Vec<Unit>, OnFailure)>,
+    pub(crate) needs: Vec<usize>,
+    /// Those of nested fan-outs behind all that were there before.
+    pub(crate) items: Vec<Unit>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Reference {
     pub(crate) steps: Vec<Step>,
+    pub(crate) rules: Vec<Rules>,
     ids: Vec<StepId>,
     on_failure: OnFailure,
     cancel_was_asked_for: bool,
-}
-
-fn has_ended(unit: &Unit) -> bool {
-    matches!(
-        unit.state,
-        State::Succeeded | State::Failed | State::Skipped | State::Cancelled | State::Blocked
-    )
-}
-
-fn waits_for_its_attempt(unit: &Unit) -> bool {
-    matches!(unit.state, State::Waiting | State::Ready | State::BackingOff)
-}
-
-fn told_to_stop(unit: &mut Unit) {
-    if waits_for_its_attempt(unit) {
-        unit.state = State::Cancelled;
-    } else if unit.state == State::Running {
-        unit.state = State::Cancelling;
-    }
+    abort_was_asked_for: bool,
 }
 
 impl Reference {
-    pub(crate) fn new(graph: &Graph, on_failure: OnFailure) -> Self {
+    pub(crate) fn new(graph: &Graph, rules: &[Rules], on_failure: OnFailure) -> Self {
         let steps = graph.steps().map(|id| Step {
-            unit: Unit { state: State::Waiting, begun: 0 },
+            unit: Unit::new(State::Waiting),
             needs: graph.dependencies(id).iter().map(|id| id.index()).collect(),
-            items: None,
+            items: Vec::new(),
         });
         let mut reference = Self {
             steps: steps.collect(),
+            rules: rules.to_vec(),
             ids: graph.steps().collect(),
             on_failure,
             cancel_was_asked_for: false,
+            abort_was_asked_for: false,
         };
         reference.apply_rules();
         reference
@@ -81,52 +100,53 @@ impl Reference {
                 self.cancel_was_asked_for = true;
                 true
             }
-            Event::Start(task) => self.change(task, |unit| {
-                let possible = unit.state == State::Ready;
-                if possible {
-                    *unit = Unit { state: State::Running, begun: unit.begun + 1 };
-                }
-                possible
-            }),
-            Event::Complete(task) => self.change(task, |unit| {
-                let possible = matches!(unit.state, State::Running | State::Cancelling);
-                if possible {
-                    unit.state = State::Succeeded;
-                }
-                possible
-            }),
-            Event::Fail(task, then) => self.change(task, |unit| {
-                unit.state = match (unit.state, then) {
-                    (State::Cancelling, _) => State::Cancelled,
-                    (State::Running, Then::End) => State::Failed,
-                    (State::Running, Then::Again) => State::BackingOff,
-                    _ => return false,
-                };
+            Event::Abort => {
+                self.abort_was_asked_for = true;
                 true
+            }
+            Event::Start(task) => self.change(task, |unit, _| {
+                unit.begun += u32::from(unit.state == State::Ready);
+                (unit.state == State::Ready).then_some(State::Running)
             }),
-            Event::Resume(task) => self.change(task, |unit| {
-                let possible = unit.state == State::BackingOff;
-                if possible {
-                    unit.state = State::Ready;
+            Event::Complete(task) => self.change(task, |unit, _| {
+                matches!(unit.state, State::Running | State::Cancelling).then_some(State::Succeeded)
+            }),
+            Event::Fail(task, then) => self.change(task, |unit, budget| match (unit.state, then) {
+                (State::Cancelling, _) => Some(State::Cancelled),
+                (State::Running, Then::End) => Some(State::Failed),
+                (State::Running, Then::Again) => Some(State::BackingOff),
+                (State::Running, Then::AgainFor(class)) => {
+                    let used = &mut unit.retries[usize::from(class.number())];
+                    if *used == budget.of(class) {
+                        unit.spent = Some(class);
+                        return Some(State::Failed);
+                    }
+                    *used += 1;
+                    Some(State::BackingOff)
                 }
-                possible
+                _ => None,
             }),
-            Event::Skip(task) if task.item.is_some() => false,
-            Event::Skip(task) => self.change(task, |unit| {
-                let possible = unit.state == State::Ready;
-                if possible {
-                    unit.state = State::Skipped;
-                }
-                possible
-            }),
-            Event::Expand(task, ..) if task.item.is_some() => false,
+            Event::Resume(task) => {
+                self.change(task, |unit, _| (unit.state == State::BackingOff).then_some(State::Ready))
+            }
+            Event::Skip(task) => {
+                self.change(task, |unit, _| (unit.state == State::Ready).then_some(State::Skipped))
+            }
             Event::Expand(task, count, on_failure) => {
-                let possible = self.change(task, |unit| unit.state == State::Running);
-                if possible {
-                    let item = Unit { state: State::Ready, begun: 0 };
-                    self.steps[task.step.index()].items = Some((vec![item; count as usize], on_failure));
+                let first = self.steps.get(task.step.index()).map_or(0, |step| step.items.len());
+                let items = first..first + count as usize;
+                let is_possible = self.change(task, |unit, _| {
+                    let is_possible = unit.state == State::Running;
+                    if is_possible {
+                        unit.fan_out = Some((items.clone(), on_failure));
+                    }
+                    is_possible.then_some(State::Running)
+                });
+                if is_possible {
+                    let items = items.map(|_| Unit::new(State::Ready));
+                    self.steps[task.step.index()].items.extend(items);
                 }
-                possible
+                is_possible
             }
         };
         if accepted {
@@ -135,128 +155,181 @@ impl Reference {
         accepted
     }
 
-    fn change(&mut self, task: Task, how: impl FnOnce(&mut Unit) -> bool) -> bool {
+    fn change(&mut self, task: Task, how: impl FnOnce(&mut Unit, RetryBudget) -> Option<State>) -> bool {
         let Some(step) = self.steps.get_mut(task.step.index()) else { return false };
-        let unit = match (task.item, &mut step.items) {
-            (None, None) => &mut step.unit,
-            (Some(item), Some((items, _))) if (item as usize) < items.len() => &mut items[item as usize],
-            _ => return false,
+        let unit = match task.item {
+            None => Some(&mut step.unit),
+            Some(item) => step.items.get_mut(item as usize),
         };
-        let present = if waits_for_its_attempt(unit) { unit.begun + 1 } else { unit.begun };
-        task.attempt == present && how(unit)
+        let Some(unit) = unit.filter(|unit| unit.fan_out.is_none()) else { return false };
+        if task.attempt != unit.begun + u32::from(unit.waits_for_its_attempt()) {
+            return false;
+        }
+        let state = how(unit, self.rules[task.step.index()].budget);
+        if let Some(state) = state {
+            unit.state = state;
+        }
+        state.is_some()
     }
 
     fn apply_rules(&mut self) {
-        self.until_nothing_changes(|this, step| {
-            this.rule_items(step);
-            this.rule_join(step);
-        });
-        let a_step_failed = self.steps.iter().any(|step| step.unit.state == State::Failed);
-        if self.cancel_was_asked_for || (a_step_failed && self.on_failure == OnFailure::Stop) {
-            for step in &mut self.steps {
-                told_to_stop(&mut step.unit);
-                if let (State::Cancelling, Some((items, _))) = (step.unit.state, &mut step.items) {
-                    items.iter_mut().for_each(told_to_stop);
+        loop {
+            let before = self.steps.clone();
+            self.apply_rules_without_stop();
+            for (step, rules) in self.steps.iter_mut().zip(&self.rules) {
+                let is_to_stop = self.cancel_was_asked_for
+                    || (self.on_failure == OnFailure::Stop && one_failed(&before, &self.rules));
+                if self.abort_was_asked_for || (is_to_stop && !rules.is_finally) {
+                    tell_to_stop(&mut step.unit, &mut step.items);
                 }
             }
-            self.until_nothing_changes(Self::rule_items);
+            if before == self.steps {
+                return;
+            }
         }
     }
 
-    fn until_nothing_changes(&mut self, rules: impl Fn(&mut Self, usize)) {
+    fn apply_rules_without_stop(&mut self) {
         loop {
-            let before: Vec<_> = self.steps.iter().map(|step| (step.unit, step.items.clone())).collect();
+            let before = self.steps.clone();
             for step in 0..self.steps.len() {
-                rules(self, step);
+                self.rule_items(step);
+                self.rule_join(step);
             }
-            if before.iter().zip(&self.steps).all(|(before, step)| *before == (step.unit, step.items.clone()))
-            {
+            if before == self.steps {
                 return;
             }
         }
     }
 
     fn rule_items(&mut self, step: usize) {
-        let step = &mut self.steps[step];
-        let Some((items, on_failure)) = &mut step.items else { return };
-        if has_ended(&step.unit) {
-            return;
+        let Step { unit, items, .. } = &mut self.steps[step];
+        for item in 0..items.len() {
+            let mut parent = items[item].clone();
+            rule_fan_out(&mut parent, items);
+            items[item] = parent;
         }
-        let one_is = |items: &[Unit], state| items.iter().any(|item| item.state == state);
-        if *on_failure == OnFailure::Stop && one_is(items, State::Failed) {
-            items.iter_mut().for_each(told_to_stop);
-        }
-        if items.iter().all(has_ended) {
-            step.unit.state = if one_is(items, State::Failed) {
-                State::Failed
-            } else if one_is(items, State::Cancelled) {
-                State::Cancelled
-            } else {
-                State::Succeeded
-            };
-        }
+        rule_fan_out(unit, items);
     }
 
     fn rule_join(&mut self, step: usize) {
         if self.steps[step].unit.state != State::Waiting {
             return;
         }
-        let needs: Vec<State> =
-            self.steps[step].needs.iter().map(|&need| self.steps[need].unit.state).collect();
-        if needs.iter().any(|need| matches!(need, State::Failed | State::Blocked)) {
-            self.steps[step].unit.state = State::Blocked;
-        } else if needs.iter().all(|need| *need == State::Succeeded) {
+        let Rules { join, is_finally, .. } = self.rules[step];
+        let needs: Vec<&Unit> = self.steps[step].needs.iter().map(|&need| &self.steps[need].unit).collect();
+        if is_finally && needs.is_empty() {
+            let mut ordinary = self.steps.iter().zip(&self.rules).filter(|(_, rules)| !rules.is_finally);
+            if ordinary.all(|(step, _)| step.unit.has_ended()) {
+                self.steps[step].unit.state = State::Ready;
+            }
+            return;
+        }
+        let succeeded = needs.iter().filter(|need| need.state == State::Succeeded).count();
+        let pending = needs.iter().filter(|need| !need.has_ended()).count();
+        let bad = needs.len() - pending - succeeded;
+        let bad = bad - needs.iter().filter(|need| need.state == State::Skipped).count();
+        let wanted = match join {
+            Join::All => needs.len(),
+            Join::Any => 1,
+            Join::AtLeast(count) => count as usize,
+            Join::AllDone if pending == 0 => 0,
+            Join::AllDone => return,
+        };
+        if succeeded >= wanted {
             self.steps[step].unit.state = State::Ready;
-        } else if needs.iter().all(|need| matches!(need, State::Succeeded | State::Skipped)) {
+        } else if succeeded + pending < wanted && bad > 0 {
+            self.steps[step].unit.state = State::Blocked;
+        } else if pending == 0 {
             self.steps[step].unit.state = State::Skipped;
         }
     }
 
+    pub(crate) fn on_failure(&self) -> OnFailure {
+        self.on_failure
+    }
+
     pub(crate) fn run_state(&self) -> RunState {
-        let one_is = |state| self.steps.iter().any(|step| step.unit.state == state);
-        if !self.steps.iter().all(|step| has_ended(&step.unit)) {
+        if !self.steps.iter().all(|step| step.unit.has_ended()) {
             RunState::Running
-        } else if one_is(State::Failed) {
+        } else if one_failed(&self.steps, &self.rules) {
             RunState::Failed
-        } else if one_is(State::Cancelled) {
+        } else if self.steps.iter().any(|step| step.unit.state == State::Cancelled) {
             RunState::Cancelled
         } else {
             RunState::Succeeded
         }
     }
 
-    /// Tasks in a state; a step that has been expanded is represented by its items.
+    /// Tasks in a state; what has been expanded is represented by its items.
     pub(crate) fn tasks(&self, state: State) -> BTreeSet<Task> {
         let mut tasks = BTreeSet::new();
         for (&id, step) in self.ids.iter().zip(&self.steps) {
             let mut add = |item, unit: &Unit| {
-                if unit.state == state {
-                    let attempt = unit.begun + u32::from(waits_for_its_attempt(unit));
+                if unit.state == state && unit.fan_out.is_none() {
+                    let attempt = unit.begun + u32::from(unit.waits_for_its_attempt());
                     tasks.insert(Task { step: id, item, attempt });
                 }
             };
-            match &step.items {
-                None => add(None, &step.unit),
-                Some((items, _)) => (0..).zip(items).for_each(|(item, unit)| add(Some(item), unit)),
-            }
+            add(None, &step.unit);
+            (0..).zip(&step.items).for_each(|(item, unit)| add(Some(item), unit));
         }
         tasks
     }
 
     pub(crate) fn ended(&self) -> BTreeSet<StepId> {
-        self.ids
-            .iter()
-            .zip(&self.steps)
-            .filter(|(_, step)| has_ended(&step.unit))
-            .map(|(&id, _)| id)
-            .collect()
+        let ended = self.ids.iter().zip(&self.steps).filter(|(_, step)| step.unit.has_ended());
+        ended.map(|(&id, _)| id).collect()
     }
 
     /// Whether `step` needs `other`, directly or not.
     pub(crate) fn needs(&self, step: StepId, other: StepId) -> bool {
-        self.steps[step.index()]
-            .needs
-            .iter()
-            .any(|&need| need == other.index() || self.needs(self.ids[need], other))
+        let mut needs = self.steps[step.index()].needs.iter();
+        needs.any(|&need| need == other.index() || self.needs(self.ids[need], other))
+    }
+}
+
+fn one_failed(steps: &[Step], rules: &[Rules]) -> bool {
+    steps.iter().zip(rules).any(|(step, rules)| step.unit.state == State::Failed && !rules.is_tolerated)
+}
+
+/// Tells one to stop, and all items below it.
+fn tell_to_stop(unit: &mut Unit, items: &mut [Unit]) {
+    if unit.waits_for_its_attempt() {
+        unit.state = State::Cancelled;
+    } else if unit.state == State::Running {
+        unit.state = State::Cancelling;
+    }
+    if let (State::Cancelling, Some((below, _))) = (unit.state, unit.fan_out.clone()) {
+        tell_all_to_stop(below, items);
+    }
+}
+
+fn tell_all_to_stop(range: Range<usize>, items: &mut [Unit]) {
+    for item in range {
+        let mut unit = items[item].clone();
+        tell_to_stop(&mut unit, items);
+        items[item] = unit;
+    }
+}
+
+/// Stops and ends a fan-out. Children stand behind their parents, who are seen to when the rules are applied again.
+fn rule_fan_out(parent: &mut Unit, items: &mut [Unit]) {
+    let Some((range, on_failure)) = parent.fan_out.clone() else { return };
+    if parent.has_ended() {
+        return;
+    }
+    let one_is = |items: &[Unit], state| items[range.clone()].iter().any(|item| item.state == state);
+    if on_failure == OnFailure::Stop && one_is(items, State::Failed) {
+        tell_all_to_stop(range.clone(), items);
+    }
+    if items[range.clone()].iter().all(Unit::has_ended) {
+        parent.state = if one_is(items, State::Failed) {
+            State::Failed
+        } else if one_is(items, State::Cancelled) {
+            State::Cancelled
+        } else {
+            State::Succeeded
+        };
     }
 }

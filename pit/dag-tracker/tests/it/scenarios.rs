@@ -68,7 +68,7 @@ fn report_that_does_not_fit_the_state_is_refused_and_changes_nothing() {
     assert_eq!(run.expand(a, 1, OnFailure::Stop).unwrap_err(), not_running);
     let item = Task { item: Some(0), ..a };
     assert_eq!(run.start(item).unwrap_err(), TaskError::UnknownTask { task: item });
-    assert_eq!(run.expand(item, 1, OnFailure::Stop).unwrap_err(), TaskError::NestedFanOut { task: item });
+    assert_eq!(run.expand(item, 1, OnFailure::Stop).unwrap_err(), TaskError::UnknownTask { task: item });
     assert_eq!(states(&run), "a ready, b waiting");
     run.start(a).unwrap();
     assert_eq!(run.start(a).unwrap_err(), illegal(a, State::Running, State::Running));

@@ -70,16 +70,39 @@ fn lease_handed_to_a_holder_that_dies_before_it_looks_goes_on() {
 }
 
 #[test]
-fn leases_of_a_redeclared_model_are_struck_out_of_the_ledger() {
+fn leases_of_a_redeclared_model_do_not_count() {
     let (pools, _) = pools(Ageing::default());
     let old = pools.declare("m", 1).unwrap();
     let holder = Holder::new("h");
     let before = pools.allocate(Request::new(old).held_by(&holder)).unwrap();
     let new = pools.redeclare(old, 1).unwrap();
     let after = pools.allocate(Request::new(new).held_by(&holder)).unwrap();
-    assert_eq!(holder.leases(), 2);
+    assert_eq!(holder.leases(), 1);
     drop(before);
     assert_eq!((holder.leases(), counts(&pools, new)), (1, (1, 0)));
     drop(after);
     assert_eq!((holder.leases(), counts(&pools, new)), (0, (0, 0)));
+}
+
+#[test]
+fn lease_outlives_the_last_handle_of_its_holder_and_no_other_holder_ends_it() {
+    let (pools, _) = pools(Ageing::default());
+    let model = pools.declare("m", 2).unwrap();
+    let holder = Holder::new("first");
+    let (kept, early) = {
+        let lease = || pools.allocate(Request::new(model).held_by(&holder)).unwrap();
+        (lease(), lease())
+    };
+    drop(holder);
+    drop(early);
+    // One of these gets the number of the first.
+    let others: Vec<_> = (0..1_000).map(|_| Holder::new("other")).collect();
+    for other in &others {
+        drop(pools.allocate(Request::new(model).held_by(other)).unwrap());
+        other.retire();
+    }
+    assert!(kept.is_current());
+    assert_eq!(counts(&pools, model), (1, 0));
+    drop(kept);
+    assert_eq!(counts(&pools, model), (0, 0));
 }

@@ -3,35 +3,35 @@
 use std::{sync::Arc, time::Duration};
 
 use pit_core::clock::Tick;
-use stale_manager::{Budget, Snapshot, StaleManager};
+use stale_manager::{Budget, Expiring, OWNERS_MAX, RegisterError, Snapshot, StaleManager};
 
-use crate::support::{Owner, at, register, sweep};
+use crate::support::{Owner, at, manager, register, sweep};
 
 #[test]
 fn untouched_thing_expires_at_its_deadline_and_not_before() {
-    let (stale, owner) = (StaleManager::new(), Owner::new());
-    let handle = register(&stale, &owner, 1, 100, at(5));
+    let (stale, owner, id) = manager();
+    let thing = register(&stale, id, 1, 100, at(5));
     assert_eq!(stale.next_deadline(), Some(at(105)));
     let before = Tick::from_nanos(at(105).as_nanos() - 1);
     assert_eq!(sweep(&stale, before, Budget::default()), (0, 0));
-    assert!(!handle.is_evicted());
+    assert!(stale.is_registered(thing));
     assert_eq!(sweep(&stale, at(105), Budget::default()), (1, 0));
-    assert!(handle.is_evicted());
+    assert!(!stale.is_registered(thing));
     assert_eq!(stale.next_deadline(), None);
-    handle.touch();
+    stale.touch(thing);
     assert_eq!(sweep(&stale, at(1_000), Budget::default()), (0, 0), "what is evicted stays evicted");
     assert_eq!(owner.take_asked(), [1]);
 }
 
 #[test]
 fn touch_counts_from_the_sweep_after_it() {
-    let (stale, owner) = (StaleManager::new(), Owner::new());
-    let handle = register(&stale, &owner, 1, 100, at(0));
-    handle.touch();
+    let (stale, _owner, id) = manager();
+    let thing = register(&stale, id, 1, 100, at(0));
+    stale.touch(thing);
     assert_eq!(sweep(&stale, at(30), Budget::default()), (0, 0));
     assert_eq!(sweep(&stale, at(100), Budget::default()), (0, 0), "touched before 30");
     assert_eq!(stale.next_deadline(), Some(at(130)));
-    handle.touch();
+    stale.touch(thing);
     assert_eq!(sweep(&stale, at(130), Budget::default()), (0, 0), "touched after 100");
     assert_eq!(stale.next_deadline(), Some(at(230)));
     assert_eq!(sweep(&stale, at(230), Budget::default()), (1, 0));
@@ -39,12 +39,12 @@ fn touch_counts_from_the_sweep_after_it() {
 
 #[test]
 fn thing_touched_between_scan_and_eviction_is_not_evicted() {
-    let (stale, owner) = (StaleManager::new(), Owner::new());
-    let handles: Vec<_> = (0..3).map(|key| Arc::new(register(&stale, &owner, key, 100, at(0)))).collect();
-    let second = Arc::clone(&handles[1]);
+    let (stale, owner, id) = manager();
+    let things: Vec<_> = (0..3).map(|key| register(&stale, id, key, 100, at(0))).collect();
+    let (manager, second) = (stale.clone(), things[1]);
     *owner.meanwhile.lock().unwrap() = Some(Box::new(move |key| {
         if key == 0 {
-            second.touch();
+            manager.touch(second);
         }
     }));
     assert_eq!(sweep(&stale, at(100), Budget::default()), (2, 0));
@@ -58,8 +58,8 @@ fn thing_touched_between_scan_and_eviction_is_not_evicted() {
 
 #[test]
 fn refused_thing_gets_another_time_to_live() {
-    let (stale, owner) = (StaleManager::new(), Owner::new());
-    let handle = register(&stale, &owner, 7, 100, at(0));
+    let (stale, owner, id) = manager();
+    register(&stale, id, 7, 100, at(0));
     owner.busy.lock().unwrap().insert(7);
     assert_eq!(sweep(&stale, at(150), Budget::default()), (0, 1));
     assert_eq!(stale.next_deadline(), Some(at(250)));
@@ -67,16 +67,14 @@ fn refused_thing_gets_another_time_to_live() {
     assert_eq!(sweep(&stale, at(249), Budget::default()), (0, 0));
     assert_eq!(sweep(&stale, at(250), Budget::default()), (1, 0));
     assert_eq!(owner.take_asked(), [7, 7]);
-    let expected = Snapshot { registered: 1, evicted: 1, refused: 1, next_deadline: None };
+    let expected = Snapshot { registered: 0, evicted: 1, refused: 1, next_deadline: None };
     assert_eq!(stale.snapshot(), expected);
-    drop(handle);
-    assert_eq!(stale.snapshot().registered, 0);
 }
 
 #[test]
 fn refusal_of_a_thing_without_time_to_live_does_not_go_on_for_ever() {
-    let (stale, owner) = (StaleManager::new(), Owner::new());
-    let _handle = register(&stale, &owner, 7, 0, at(0));
+    let (stale, owner, id) = manager();
+    register(&stale, id, 7, 0, at(0));
     owner.busy.lock().unwrap().insert(7);
     assert_eq!(sweep(&stale, at(50), Budget::default()), (0, 1));
     assert!(stale.next_deadline() > Some(at(50)));
@@ -84,32 +82,48 @@ fn refusal_of_a_thing_without_time_to_live_does_not_go_on_for_ever() {
 
 #[test]
 fn cancelled_thing_is_never_asked_about() {
-    let (stale, owner) = (StaleManager::new(), Owner::new());
-    let first = register(&stale, &owner, 1, 100, at(0));
-    first.cancel();
-    let successor = register(&stale, &owner, 2, 300, at(0));
+    let (stale, owner, id) = manager();
+    let first = register(&stale, id, 1, 100, at(0));
+    stale.cancel(first);
+    assert!(!stale.is_registered(first));
+    let successor = register(&stale, id, 2, 300, at(0));
+    assert_eq!(successor.index(), first.index(), "it takes the same place");
+    stale.cancel(first);
+    assert!(stale.is_registered(successor), "a second cancel finds another thing there");
     assert_eq!(stale.snapshot().registered, 1);
     assert_eq!(sweep(&stale, at(100), Budget::default()), (0, 0));
     assert_eq!(sweep(&stale, at(300), Budget::default()), (1, 0));
     assert_eq!(owner.take_asked(), [2]);
-    drop(successor);
-    assert_eq!(Arc::strong_count(&owner), 1, "nothing of the owner is kept");
 }
 
 #[test]
-fn handle_may_go_away_while_its_owner_is_asked() {
+fn cancels_put_aside_count_as_cancels_however_many() {
+    let (stale, owner, id) = manager();
+    let things: Vec<_> = (0..1_000).map(|key| register(&stale, id, key, 100, at(0))).collect();
+    for (place, thing) in things.iter().enumerate().filter(|(place, _)| place % 10 != 3) {
+        stale.cancel(*thing);
+        // Not each time: looking is what makes the manager forget them.
+        assert!(place % 97 != 0 || !stale.is_registered(*thing));
+    }
+    assert_eq!(sweep(&stale, at(100), Budget::default()), (100, 0));
+    assert!(owner.take_asked().iter().all(|key| key % 10 == 3));
+    assert_eq!(stale.snapshot().registered, 0);
+}
+
+#[test]
+fn thing_may_be_cancelled_while_its_owner_is_asked() {
     for busy in [false, true] {
-        let (stale, owner) = (StaleManager::new(), Owner::new());
-        let mut handle = Some(register(&stale, &owner, 1, 100, at(0)));
+        let (stale, owner, id) = manager();
+        let again = Owner::new();
+        let again_id = stale.add_owner(&again).unwrap();
+        let thing = register(&stale, id, 1, 100, at(0));
         if busy {
             owner.busy.lock().unwrap().insert(1);
         }
-        let (manager, again) = (stale.clone(), Owner::new());
-        let registered = Arc::clone(&again);
-        let mut kept = Vec::new();
+        let manager = stale.clone();
         *owner.meanwhile.lock().unwrap() = Some(Box::new(move |_| {
-            drop(handle.take());
-            kept.push(register(&manager, &registered, 2, 100, at(100)));
+            manager.cancel(thing);
+            register(&manager, again_id, 2, 100, at(100));
         }));
         sweep(&stale, at(100), Budget::default());
         assert_eq!(stale.snapshot().registered, 1);
@@ -121,11 +135,44 @@ fn handle_may_go_away_while_its_owner_is_asked() {
 }
 
 #[test]
-fn endless_time_to_live_never_expires() {
+fn owner_that_is_gone_is_not_kept_and_its_things_go_when_their_time_comes() {
+    let (stale, owner, id) = manager();
+    register(&stale, id, 1, 100, at(0));
+    assert_eq!(Arc::strong_count(&owner), 1);
+    drop(owner);
+    assert_eq!(sweep(&stale, at(100), Budget::default()), (1, 0));
+    assert_eq!(stale.snapshot().registered, 0);
+}
+
+#[test]
+fn owners_are_limited() {
     let (stale, owner) = (StaleManager::new(), Owner::new());
-    let handle = stale.register(owner.clone(), 1, Duration::MAX, at(5)).unwrap();
+    for _ in 0..OWNERS_MAX {
+        stale.add_owner(&owner).unwrap();
+    }
+    assert_eq!(stale.add_owner(&owner), Err(RegisterError::TooManyOwners));
+}
+
+#[test]
+fn endless_time_to_live_never_expires() {
+    let (stale, _owner, id) = manager();
+    let thing = stale.register(id, 1, Duration::MAX, at(5)).unwrap();
     assert_eq!(stale.next_deadline(), None);
     assert_eq!(sweep(&stale, Tick::from_nanos(u64::MAX - 1), Budget::default()), (0, 0));
     assert_eq!(sweep(&stale, Tick::NEVER, Budget::default()), (0, 0));
-    assert!(!handle.is_evicted());
+    assert!(stale.is_registered(thing));
+}
+
+#[test]
+fn what_is_about_to_expire_is_told_in_order() {
+    let (stale, _owner, id) = manager();
+    let things: Vec<_> = [300, 100, 200, 100]
+        .into_iter()
+        .zip(0..)
+        .map(|(ttl_ms, key)| register(&stale, id, key, ttl_ms, at(0)))
+        .collect();
+    stale.cancel(things[3]);
+    let expiring = |key, ms| Expiring { deadline: at(ms), owner: id, key };
+    assert_eq!(stale.expiring(at(300), 9), [expiring(1, 100), expiring(2, 200)]);
+    assert_eq!(stale.expiring(Tick::NEVER, 1), [expiring(1, 100)]);
 }

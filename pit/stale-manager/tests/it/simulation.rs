@@ -8,9 +8,9 @@ use std::{
 
 use pit_core::clock::Tick;
 use proptest::prelude::*;
-use stale_manager::{Budget, StaleManager};
+use stale_manager::Budget;
 
-use crate::support::{Owner, at, register, sweep};
+use crate::support::{at, manager, register, sweep};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -54,11 +54,12 @@ proptest! {
 
     #[test]
     fn manager_evicts_exactly_what_the_reference_does(ops in prop::collection::vec(op(), 1..60)) {
-        let (stale, owner) = (StaleManager::new(), Owner::new());
+        let (stale, owner, id) = manager();
         // So that the things lie on both sides of the border between two blocks.
-        let filler: Vec<_> = (0..1_020).map(|_| {
-            stale.register(owner.clone(), u64::MAX, Duration::MAX, Tick::ZERO).unwrap()
-        }).collect();
+        const FILLER: usize = 1_020;
+        for _ in 0..FILLER {
+            stale.register(id, u64::MAX, Duration::MAX, Tick::ZERO).unwrap();
+        }
         // Not 0: before all sweeps the tick is 1 ns, and a first sweep at 10 ms would be 1 ns too close to it, so that
         // a touch would count as of the second one. Late is allowed, but the reference knows nothing of it.
         let mut now_ms = 1;
@@ -69,19 +70,19 @@ proptest! {
             let pick = |which: usize| things.keys().nth(which % things.len().max(1)).copied();
             match op {
                 Op::Register { ttl_ms } => {
-                    handles.insert(key, register(&stale, &owner, key, ttl_ms, at(now_ms)));
+                    handles.insert(key, register(&stale, id, key, ttl_ms, at(now_ms)));
                     let thing = Thing { ttl_ms, since_ms: now_ms, is_touched: false, is_evicted: false };
                     things.insert(key, thing);
                 }
                 Op::Touch(which) => {
                     if let Some(key) = pick(which) {
-                        handles[&key].touch();
+                        stale.touch(handles[&key]);
                         things.get_mut(&key).unwrap().is_touched = true;
                     }
                 }
                 Op::Cancel(which) => {
                     if let Some(key) = pick(which) {
-                        handles.remove(&key).unwrap().cancel();
+                        stale.cancel(handles.remove(&key).unwrap());
                         things.remove(&key);
                     }
                 }
@@ -119,11 +120,17 @@ proptest! {
                 }
             }
             for (key, thing) in &things {
-                prop_assert_eq!(handles[key].is_evicted(), thing.is_evicted, "{} {:?}", key, thing);
+                prop_assert_eq!(stale.is_registered(handles[key]), !thing.is_evicted, "{} {:?}", key, thing);
             }
-            prop_assert_eq!(stale.snapshot().registered, filler.len() + things.len());
+            prop_assert_eq!(stale.snapshot().registered, FILLER + things.values().filter(|thing| !thing.is_evicted).count());
         }
-        drop(handles);
+        let before = at(now_ms + 200);
+        let mut soon: Vec<_> = stale.expiring(before, usize::MAX).into_iter().map(|thing| thing.key).collect();
+        soon.sort_unstable();
+        let of_reference = things.iter().filter(|(_, thing)| !thing.is_evicted);
+        let of_reference = of_reference.filter(|(_, thing)| at(thing.since_ms + thing.ttl_ms) < before);
+        prop_assert!(of_reference.map(|(key, _)| *key).all(|key| soon.contains(&key)));
+        handles.into_values().for_each(|thing| stale.cancel(thing));
         sweep(&stale, at(now_ms + 10_000), Budget::default());
         prop_assert_eq!(stale.next_deadline(), None, "nothing to wake up for");
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use pit_core::clock::Tick;
-use stale_manager::{Budget, Evict, Eviction, Handle, StaleManager};
+use stale_manager::{Budget, Evict, Eviction, OwnerId, StaleManager, ThingId};
 
 type Act = Box<dyn FnMut(u64) + Send>;
 
@@ -44,8 +44,15 @@ pub(crate) fn at(ms: u64) -> Tick {
     Tick::ZERO.after(Duration::from_millis(ms))
 }
 
-pub(crate) fn register(stale: &StaleManager, owner: &Arc<Owner>, key: u64, ttl_ms: u64, now: Tick) -> Handle {
-    stale.register(owner.clone(), key, Duration::from_millis(ttl_ms), now).unwrap()
+pub(crate) fn register(stale: &StaleManager, owner: OwnerId, key: u64, ttl_ms: u64, now: Tick) -> ThingId {
+    stale.register(owner, key, Duration::from_millis(ttl_ms), now).unwrap()
+}
+
+/// A manager with one owner.
+pub(crate) fn manager() -> (StaleManager, Arc<Owner>, OwnerId) {
+    let (stale, owner) = (StaleManager::new(), Owner::new());
+    let id = stale.add_owner(&owner).unwrap();
+    (stale, owner, id)
 }
 
 /// All slices of a sweep.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use ipc_protocol::Kind;
 
 use super::{Phase, State};
+use crate::caller::ProgressSink;
 use crate::connection::CloseReason;
 use crate::framing::Violation;
 use crate::in_flight::{CallId, CallerSide, PeerSide};
@@ -23,11 +24,13 @@ impl State {
             if !matches!(slot.caller, CallerSide::Listening(_)) {
                 continue;
             }
-            if slot.deadline > now {
-                next = Some(next.map_or(slot.deadline, |next| next.min(slot.deadline)));
+            if slot.listens_until > now {
+                next = Some(next.map_or(slot.listens_until, |next| next.min(slot.listens_until)));
                 continue;
             }
             self.statistics.expired += 1;
+            // Not since its deadline: if this process itself was stopped, the peer hears only now that it is over.
+            slot.listens_until = now;
             match slot.peer {
                 PeerSide::Sent { start, end } if start >= taken => unseen.push((start, end, id)),
                 PeerSide::Sent { .. } => sent.push(id),
@@ -141,11 +144,11 @@ impl State {
             .is_some_and(|slot| matches!(slot.caller, CallerSide::Listening(_)))
     }
 
-    /// Whether a frame that belongs to a call comes in time.
-    pub(in crate::connection) fn is_running(&mut self, id: u64) -> bool {
-        self.calls
-            .get_mut(CallId::from_wire(id))
-            .is_some_and(|slot| matches!(slot.peer, PeerSide::Sent { .. }))
+    /// Who hears how far a call is, if anybody does; `None`: the peer does not run it.
+    pub(in crate::connection) fn running(&mut self, id: u64) -> Option<Option<ProgressSink>> {
+        let slot = self.calls.get_mut(CallId::from_wire(id))?;
+        let sink = slot.progress.as_ref().filter(|_| matches!(slot.caller, CallerSide::Listening(_)));
+        matches!(slot.peer, PeerSide::Sent { .. }).then(|| sink.and_then(ProgressSink::upgrade))
     }
 
     /// Nothing more will be read. Returns the reason that counts: the first.

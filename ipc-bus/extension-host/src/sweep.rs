@@ -1,0 +1,144 @@
+//! What a launcher left behind that was itself killed: found by a mark in its environment, and killed.
+//!
+//! A launcher kills all that its program started. One that gets SIGKILL cannot: its program dies with it, but
+//! whoever had lost its parent before goes to the system's init. So every program is started with a variable of
+//! its own, [`INSTANCE_VARIABLE`], which all that it starts inherits; after a launcher's sudden end every process
+//! that has it is killed. A process that takes the variable out of its environment on purpose, or forbids others
+//! to read it, is not found. This file must not know who was started, or why.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::time::Timespec;
+
+use crate::random::Random;
+
+/// The variable that every program under a launcher has: a random number, another one for each start.
+pub const INSTANCE_VARIABLE: &str = "SYMPHONY_INSTANCE";
+
+/// LIMIT: how long to look and kill. Whoever forks faster than that is left to the operator.
+const SWEEP_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// LIMIT: bytes of an environment that are looked at. The kernel allows a program fewer by default.
+const ENVIRONMENT_BYTES_MAX: u64 = 8 << 20;
+
+/// What one started program and all that it starts have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// `NAME=VALUE`.
+    entry: String,
+}
+
+impl Mark {
+    /// A new one: 128 bits.
+    pub(crate) fn random() -> Self {
+        let (high, low) = (Random::from_system().next(), Random::from_system().next());
+        Self { entry: format!("{INSTANCE_VARIABLE}={high:016x}{low:016x}") }
+    }
+
+    /// Name and value of the variable.
+    pub(crate) fn variable(&self) -> (&OsStr, &OsStr) {
+        let (name, value) = self.entry.split_once('=').unwrap_or((INSTANCE_VARIABLE, ""));
+        (OsStr::new(name), OsStr::new(value))
+    }
+
+    /// Whether an environment, as the kernel shows it, has the variable.
+    fn is_in(&self, environment: &[u8]) -> bool {
+        environment.split(|&byte| byte == 0).any(|entry| entry == self.entry.as_bytes())
+    }
+
+    fn is_on(&self, pid: Pid) -> bool {
+        let mut environment = Vec::new();
+        let read = File::open(format!("/proc/{}/environ", pid.as_raw_nonzero()))
+            .and_then(|file| file.take(ENVIRONMENT_BYTES_MAX).read_to_end(&mut environment));
+        // Gone, or another user's.
+        read.is_ok() && self.is_in(&environment)
+    }
+}
+
+/// Kills every process with the mark, and returns when a look at all processes finds none. Blocks for some
+/// milliseconds.
+pub(crate) fn sweep(mark: &Mark) {
+    let give_up = Instant::now() + SWEEP_TIME_MAX;
+    loop {
+        let found = marked(mark);
+        if found.is_empty() || Instant::now() >= give_up {
+            return;
+        }
+        for process in &found {
+            // It may have ended just now.
+            let _ = rustix::process::pidfd_send_signal(process, Signal::KILL);
+        }
+        for process in &found {
+            // Whether it ended or the time did shows in the next turn.
+            ends_within(process, give_up.saturating_duration_since(Instant::now()));
+        }
+    }
+}
+
+/// Waits until the process behind a pidfd has ended; whether it has.
+pub(crate) fn ends_within(process: &OwnedFd, time: Duration) -> bool {
+    let Ok(timeout) = Timespec::try_from(time) else { return false };
+    let mut ends = [PollFd::new(process, PollFlags::IN)];
+    matches!(rustix::io::retry_on_intr(|| poll(&mut ends, Some(&timeout))), Ok(1..))
+}
+
+fn marked(mark: &Mark) -> Vec<OwnedFd> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        let Some(pid) = pid.filter(|pid| mark.is_on(*pid)) else { continue };
+        let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        // Looked at again: between the two another process may have got the pid.
+        if mark.is_on(pid) {
+            found.push(process);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_mark_is_known_only_as_a_whole_entry() {
+        let mark = Mark { entry: format!("{INSTANCE_VARIABLE}=00ff") };
+        for (environment, is_in) in [
+            (&b"A=1\0SYMPHONY_INSTANCE=00ff\0B=2\0"[..], true),
+            (b"SYMPHONY_INSTANCE=00ff", true),
+            (b"SYMPHONY_INSTANCE=00ff1\0", false),
+            (b"OTHER_SYMPHONY_INSTANCE=00ff\0", false),
+            (b"A=SYMPHONY_INSTANCE=00ff\0", false),
+            (b"", false),
+        ] {
+            assert_eq!(mark.is_in(environment), is_in, "{:?}", String::from_utf8_lossy(environment));
+        }
+        assert_ne!(Mark::random(), Mark::random());
+    }
+
+    #[test]
+    fn whoever_bears_the_mark_is_killed_and_nobody_else() {
+        let (mark, other) = (Mark::random(), Mark::random());
+        let start = |mark: &Mark| {
+            let (name, value) = mark.variable();
+            let mut sleep = Command::new("sleep");
+            sleep.arg("600").env(name, value).stdin(Stdio::null());
+            sleep.spawn().expect("sleep starts")
+        };
+        let (mut marked, mut bystander) = (start(&mark), start(&other));
+        sweep(&mark);
+        assert!(!marked.wait().expect("the child is ours").success());
+        assert!(bystander.try_wait().expect("the child is ours").is_none(), "it was not meant");
+        sweep(&other);
+        bystander.wait().expect("the child is ours");
+    }
+}

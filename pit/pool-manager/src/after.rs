@@ -1,0 +1,77 @@
+//! What is to be done when a model's lock has been released: everything that runs foreign code or takes another lock.
+
+use std::{sync::Arc, task::Waker, time::Duration};
+
+use crate::{
+    InstanceId, ModelId,
+    cell::ModelCell,
+    loader::{Load, Loader},
+    shared::Count,
+};
+
+#[derive(Default)]
+pub(crate) struct After {
+    /// Who is woken first: hardly ever there are more.
+    first: Option<Waker>,
+    pub(crate) woken: Vec<Waker>,
+    pub(crate) handed_over: u64,
+    pub(crate) loads: Vec<Load>,
+    pub(crate) unloads: Vec<(Arc<dyn Loader>, ModelId, InstanceId)>,
+    /// Instances that are loaded now, to be watched.
+    pub(crate) watches: Vec<(ModelId, InstanceId, Duration)>,
+    /// Watches to be dropped.
+    pub(crate) unwatched: Vec<Box<dyn Send>>,
+    /// So many bytes are wanted and not there.
+    pub(crate) wanted_bytes: Option<u64>,
+    pub(crate) is_memory_freed: bool,
+}
+
+impl After {
+    pub(crate) fn wake(&mut self, waker: Waker) {
+        if self.first.is_none() {
+            self.first = Some(waker);
+        } else {
+            self.woken.push(waker);
+        }
+    }
+
+    /// Wakes first: everything else can wait, those who are woken have waited.
+    pub(crate) fn run(self, cell: &ModelCell) {
+        self.first.into_iter().chain(self.woken).for_each(Waker::wake);
+        let Self { handed_over, loads, unloads, watches, unwatched, wanted_bytes, is_memory_freed, .. } =
+            self;
+        drop(unwatched);
+        let is_done = handed_over == 0
+            && loads.is_empty()
+            && unloads.is_empty()
+            && watches.is_empty()
+            && wanted_bytes.is_none()
+            && !is_memory_freed;
+        if is_done {
+            return;
+        }
+        let Some(core) = cell.core.upgrade() else { return };
+        core.counters.add(Count::HandedOver as usize, handed_over);
+        for (loader, model, instance) in unloads {
+            core.count(Count::Unloads);
+            loader.unload(model, instance);
+        }
+        for (model, instance, idle) in watches {
+            if let Some(watcher) = &core.idle {
+                let watch = watcher.watch(model, instance, idle);
+                let useless = cell.locked().set_watch(instance, watch);
+                drop(useless);
+            }
+        }
+        for load in loads {
+            core.count(Count::Loads);
+            let loader = Arc::clone(&load.loader);
+            loader.load(load);
+        }
+        if let Some(bytes) = wanted_bytes {
+            core.make_room(bytes);
+        } else if is_memory_freed {
+            core.admit_waiting();
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! Declarations and instances under the model's lock: loading, resting, unloading, ending.
+
+use std::{cmp::Reverse, sync::Arc, time::Duration};
+
+use pit_core::clock::Tick;
+
+use super::{Locked, State};
+use crate::{
+    InstanceId, ModelId,
+    cell::Standing,
+    instance::{Instances, Stage},
+    loader::Load,
+    slot::Slot,
+    spec::{ErrorClass, ModelSpec},
+    word::{EPOCH_MAX, SlotWord},
+};
+
+/// So long an instance is left alone after it could not be loaded, whatever its model says: nothing is loaded in a
+/// tight loop.
+pub const LOAD_RETRY_TIME_MIN: Duration = Duration::from_millis(10);
+
+/// So often a model that waits for memory looks whether something has fallen idle that can be unloaded.
+pub const MEMORY_RETRY_TIME: Duration = Duration::from_millis(10);
+
+/// What came of a redeclaration.
+pub(crate) enum Redeclared {
+    As(ModelId),
+    /// Somebody else has retired it or declared it anew.
+    ModelRetired,
+    EpochsUsedUp,
+}
+
+impl<'c> Locked<'c> {
+    /// Begins the next epoch, if the last one still stands as the caller has seen it.
+    pub(crate) fn declare(mut self, last: Standing, spec: ModelSpec) -> Redeclared {
+        if self.cell.standing() != last {
+            return Redeclared::ModelRetired;
+        }
+        let Some(generation) = self.fresh_epoch() else { return Redeclared::EpochsUsedUp };
+        self.cell.set_standing(generation, Some(spec.capacity()));
+        self.end_declaration(generation);
+        self.state.generation = generation;
+        self.state.is_declared = true;
+        let stage = if spec.loader.is_some() { Stage::Absent(Tick::ZERO) } else { Stage::Ready };
+        self.state.instances = Instances::new(spec.instances, spec.concurrency, stage, generation);
+        self.state.spec = spec;
+        let model = self.model();
+        self.finish();
+        Redeclared::As(model)
+    }
+
+    /// Ends this epoch; false when it has ended before.
+    pub(crate) fn retire(mut self, generation: u32) -> bool {
+        let is_current = self.is_current(generation);
+        if is_current {
+            self.cell.set_standing(generation, None);
+            let epoch = self.fresh_epoch().unwrap_or(EPOCH_MAX);
+            self.end_declaration(epoch);
+            self.state.is_declared = false;
+        }
+        self.finish();
+        is_current
+    }
+
+    /// Closes everything with `epoch`, refuses whoever waits, and lets go of what is loaded.
+    fn end_declaration(&mut self, epoch: u32) {
+        let old = std::mem::take(&mut self.state.instances);
+        for (index, instance) in old.iter() {
+            self.let_go(index, instance.epoch, instance.stage);
+        }
+        self.after.unwatched.extend(old.into_watches());
+        for slot in self.slots() {
+            slot.close(epoch);
+        }
+        let State { closed, slots, .. } = &mut *self.state;
+        closed.clear();
+        if epoch < EPOCH_MAX {
+            closed.extend((0..*slots).map(Reverse));
+        }
+        self.state.timed.clear();
+        let woken = self.state.queue.refuse_all();
+        self.after.woken.extend(woken);
+    }
+
+    /// Gives back the memory of an instance that is loaded or being loaded, and has it unloaded.
+    fn let_go(&mut self, index: u32, epoch: u32, stage: Stage) {
+        let memory = self.state.spec.memory;
+        let bytes = match stage {
+            Stage::Absent(_) => return,
+            Stage::Loading => memory.at_load_bytes,
+            Stage::Ready | Stage::Resting(_) => memory.in_use_bytes,
+        };
+        let Some(loader) = self.state.spec.loader.clone() else { return };
+        self.free_memory(bytes);
+        // What is still being loaded is unloaded when it says that it is ready.
+        if stage != Stage::Loading {
+            self.after.unloads.push((loader, self.model(), InstanceId::new(index, epoch)));
+        }
+    }
+
+    fn free_memory(&mut self, bytes: u64) {
+        if let Some(core) = self.core().filter(|_| bytes > 0) {
+            core.budget.release(bytes);
+            self.after.is_memory_freed = true;
+        }
+    }
+
+    /// Begins to load what those who wait, and `more` others, can use.
+    pub(super) fn load_wanted(&mut self, more: usize, now: Tick) {
+        let is_admitted = self.load(more, now, false);
+        if !is_admitted {
+            self.after.wanted_bytes = Some(self.state.spec.memory.at_load_bytes);
+        }
+    }
+
+    /// It is this model's turn to get memory. False when there is not enough yet.
+    pub(crate) fn load_next_in_line(mut self) -> bool {
+        self.state.wants_memory = false;
+        let now = self.now();
+        let is_admitted = self.load(0, now, true);
+        self.finish();
+        is_admitted
+    }
+
+    /// False when there is not enough memory for what is wanted; whoever waits then has a place in the line for it.
+    fn load(&mut self, more: usize, now: Tick, is_next: bool) -> bool {
+        let (Some(loader), Some(core)) = (self.state.spec.loader.clone(), self.core().cloned()) else {
+            return true;
+        };
+        while self.state.is_declared
+            && let Some(index) = self.state.instances.to_be_loaded(self.state.queue.len() + more, now)
+        {
+            if !core.budget.admit(self.state.spec.memory.at_load_bytes, is_next) {
+                if !self.state.queue.is_empty() && !self.state.wants_memory {
+                    self.state.wants_memory = true;
+                    core.budget.want(self.cell.me.clone(), is_next);
+                }
+                if !self.state.queue.is_empty() {
+                    // Nobody says when something that is loaded falls idle.
+                    self.arm(now.after(MEMORY_RETRY_TIME));
+                }
+                return false;
+            }
+            let Some(epoch) = self.fresh_epoch() else {
+                core.budget.release(self.state.spec.memory.at_load_bytes);
+                return true;
+            };
+            self.state.instances.set_epoch(index, epoch);
+            self.state.instances.set_stage(index, Stage::Loading);
+            self.after.loads.push(Load {
+                cell: self.cell.me.clone(),
+                loader: Arc::clone(&loader),
+                model: self.model(),
+                instance: InstanceId::new(index, epoch),
+                is_open: true,
+            });
+        }
+        true
+    }
+
+    /// An instance is loaded; false when it is not wanted any more.
+    pub(crate) fn loaded(mut self, instance: InstanceId) -> bool {
+        let is_wanted = self.is_in(instance, |stage| stage == Stage::Loading);
+        if is_wanted {
+            self.state.instances.set_stage(instance.index(), Stage::Ready);
+            let memory = self.state.spec.memory;
+            if let Some(core) = self.core() {
+                // What it takes from now on is taken as it is: the budget is for what is to be loaded.
+                core.budget.change(memory.at_load_bytes, memory.in_use_bytes);
+                self.after.is_memory_freed = memory.in_use_bytes < memory.at_load_bytes;
+            }
+            if let Some(idle) = self.state.spec.idle.filter(|_| !self.state.spec.is_pinned) {
+                self.after.watches.push((self.model(), instance, idle));
+            }
+            self.serve_waiting();
+        }
+        self.finish();
+        is_wanted
+    }
+
+    /// An instance could not be loaded.
+    pub(crate) fn load_failed(mut self, instance: InstanceId, class: ErrorClass) {
+        if self.is_in(instance, |stage| stage == Stage::Loading) {
+            let rest = self.state.spec.cool_down(class).max(LOAD_RETRY_TIME_MIN);
+            let until = self.now().after(rest);
+            self.state.instances.set_stage(instance.index(), Stage::Absent(until));
+            self.free_memory(self.state.spec.memory.at_load_bytes);
+            self.rest_begins(until);
+        }
+        self.finish();
+    }
+
+    /// An instance has failed in this way, and rests.
+    pub(crate) fn rest(mut self, instance: InstanceId, class: ErrorClass) {
+        let rest = self.state.spec.cool_down(class);
+        if !rest.is_zero() && self.is_in(instance, |stage| stage == Stage::Ready) {
+            let until = self.now().after(rest);
+            self.state.instances.set_stage(instance.index(), Stage::Resting(until));
+            for slot in self.slots_of(instance) {
+                let mut seen = slot.look();
+                while seen.is_free() || (seen.is_held() && !seen.is_guarded()) {
+                    let next = if seen.is_free() { SlotWord::closed(seen.epoch()) } else { seen.guarded() };
+                    match slot.change(seen, next) {
+                        Ok(()) if next.is_closed() => {
+                            self.note_closed(slot, instance.index(), instance.generation());
+                            break;
+                        }
+                        Ok(()) => break,
+                        Err(now) => seen = now,
+                    }
+                }
+            }
+            self.rest_begins(until);
+        }
+        self.finish();
+    }
+
+    /// Whoever cannot wait for the end of the rest is told, if nobody else gives leases; the others wait for another
+    /// moment than before.
+    fn rest_begins(&mut self, until: Tick) {
+        let now = self.now();
+        self.load_wanted(0, now);
+        self.arm(until);
+        if let Some(until) = self.state.instances.all_rest_until(now) {
+            let woken = self.state.queue.cool_down(until);
+            self.after.woken.extend(woken);
+            if self.state.queue.is_empty() {
+                self.lift_guards();
+            }
+        }
+    }
+
+    /// An instance is no more: its leases end now. False when it had ended before.
+    pub(crate) fn end_instance(mut self, instance: InstanceId, class: ErrorClass) -> bool {
+        let is_there = self.is_in(instance, |stage| matches!(stage, Stage::Ready | Stage::Resting(_)));
+        if is_there {
+            let until = self.now().after(self.state.spec.cool_down(class));
+            self.free_memory(self.state.spec.memory.in_use_bytes);
+            self.remove(instance, until);
+            self.rest_begins(until);
+        }
+        self.finish();
+        is_there
+    }
+
+    /// Closes the slots of an instance that is no more, and makes its place ready for the next.
+    fn remove(&mut self, instance: InstanceId, until: Tick) {
+        let epoch = self.fresh_epoch().unwrap_or(EPOCH_MAX);
+        for slot in self.slots_of(instance) {
+            if !slot.look().is_closed() {
+                slot.close(epoch);
+                self.note_closed(slot, instance.index(), instance.generation());
+            }
+        }
+        let index = instance.index();
+        let watch = self.state.instances.get_mut(index, instance.generation());
+        self.after.unwatched.extend(watch.and_then(|instance| instance.watch.take()));
+        // What nobody loads is there again by itself.
+        let next = self.fresh_epoch().unwrap_or(EPOCH_MAX);
+        self.state.instances.set_epoch(index, next);
+        let comes_by_itself = self.state.spec.loader.is_none();
+        let stage = if comes_by_itself { Stage::Resting(until) } else { Stage::Absent(until) };
+        self.state.instances.set_stage(index, stage);
+        let now = self.now();
+        self.advance(now);
+    }
+
+    /// Unloads an instance if it was not used since this was last asked. True when it is not loaded any more.
+    pub(crate) fn unload_idle(mut self, instance: InstanceId) -> bool {
+        let is_there = self.is_in(instance, |stage| matches!(stage, Stage::Ready | Stage::Resting(_)));
+        let is_gone = !is_there || (!self.was_used(instance) && self.unload(instance));
+        self.finish();
+        is_gone
+    }
+
+    /// Others want memory: unloads what is not used, if it was not used since this was last asked either.
+    pub(crate) fn unload_for_memory(mut self) {
+        let idle: Vec<_> = self
+            .state
+            .instances
+            .iter()
+            .filter(|(_, instance)| matches!(instance.stage, Stage::Ready | Stage::Resting(_)))
+            .map(|(index, instance)| InstanceId::new(index, instance.epoch))
+            .collect();
+        for instance in idle {
+            if self.state.queue.is_empty() && !self.was_used(instance) {
+                self.unload(instance);
+            }
+        }
+        // Whoever asked lets the others in when there is room.
+        self.after.is_memory_freed = false;
+        self.finish();
+    }
+
+    /// Whether an instance was used since this was last asked.
+    fn was_used(&mut self, instance: InstanceId) -> bool {
+        let uses: u64 = self.slots_of(instance).map(|slot| slot.uses()).fold(0, u64::wrapping_add);
+        let instance = self.state.instances.get_mut(instance.index(), instance.generation());
+        instance.is_some_and(|instance| std::mem::replace(&mut instance.uses_seen, uses) != uses)
+    }
+
+    /// Unloads an instance of which there is no lease; false when it stays.
+    fn unload(&mut self, instance: InstanceId) -> bool {
+        if self.state.spec.is_pinned || self.state.spec.loader.is_none() {
+            return false;
+        }
+        for slot in self.slots_of(instance) {
+            let mut seen = slot.look();
+            while seen.is_free() {
+                match slot.change(seen, SlotWord::closed(seen.epoch())) {
+                    Ok(()) => {
+                        self.note_closed(slot, instance.index(), instance.generation());
+                        break;
+                    }
+                    Err(now) => seen = now,
+                }
+            }
+            // What was closed until here is opened again when it is asked for.
+            if seen.is_held() {
+                return false;
+            }
+        }
+        self.let_go(instance.index(), instance.generation(), Stage::Ready);
+        self.remove(instance, Tick::ZERO);
+        true
+    }
+
+    /// Keeps whoever watches an instance; gives it back when there is nothing to watch any more.
+    pub(crate) fn set_watch(mut self, instance: InstanceId, watch: Box<dyn Send>) -> Option<Box<dyn Send>> {
+        match self.state.instances.get_mut(instance.index(), instance.generation()) {
+            Some(instance) => instance.watch.replace(watch),
+            None => Some(watch),
+        }
+    }
+
+    fn is_in(&self, instance: InstanceId, is: impl FnOnce(Stage) -> bool) -> bool {
+        let found = self.state.instances.get(instance.index(), instance.generation());
+        found.is_some_and(|instance| is(instance.stage))
+    }
+
+    fn slots_of(&self, instance: InstanceId) -> impl Iterator<Item = &'static Slot> + use<'c> {
+        self.slots().filter(move |slot| slot.instance() == (instance.index(), instance.generation()))
+    }
+}
