@@ -1,10 +1,11 @@
 //! Which extensions there are: every `extension.toml` in the extension folders.
 //!
 //! Folders, the first one that has a name wins: flags, environment, file ([`Settings::extension_dirs`]),
-//! then `extensions/` beside the melody's folder and its ancestors, then beside the current folder and its
-//! ancestors; last the extension whose folder is the current one or an ancestor of it, and those in the
-//! folders of the current one. An extension folder is either one extension or a folder of extensions. A
-//! broken manifest spoils its own extension only. This file must not build or run anything.
+//! then `extensions/` beside the melody's folder and its ancestors, then in the current folder and each of its
+//! ancestors the extension whose folder that is and those in its `extensions/`; last those in the folders of
+//! the current one. An extension folder is either one extension or a folder of extensions. A broken manifest
+//! spoils its own extension only. What nobody named is left alone where others could have put it there
+//! ([`crate::trust`]). This file must not build or run anything.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use extension_host::Manifest;
 use extension_host::diagnostic::{Diagnostic, Diagnostics, Severity, closest};
 
 use crate::config::Settings;
+use crate::trust::{Distrusted, distrust};
 
 /// Name of a manifest.
 pub const MANIFEST_NAME: &str = "extension.toml";
@@ -40,6 +42,8 @@ pub struct Catalog {
     /// Found again under a name that is taken: not used.
     hidden: Vec<Entry>,
     folders: Vec<PathBuf>,
+    /// Found without being named, where others could have put it: not used.
+    distrusted: Vec<Distrusted>,
 }
 
 /// An extension cannot be used.
@@ -101,6 +105,15 @@ fn no_file(file: &Path) -> Option<String> {
     }
 }
 
+fn load(file: &Path) -> Result<Manifest, Diagnostics> {
+    match no_file(file) {
+        Some(what) => Err(Diagnostic::whole_file(Severity::Error, file, what)
+            .with_hint("an extension's manifest is a file")
+            .into()),
+        None => Manifest::load(file),
+    }
+}
+
 impl Catalog {
     /// Everything that can be found with these settings from `start` (a melody's folder, if there is one)
     /// and from `current`.
@@ -114,24 +127,17 @@ impl Catalog {
             let folder = current.join(folder);
             catalog.add_folder(&folder).map_err(|source| CatalogError::Folder { folder, source })?;
         }
-        for folder in start.into_iter().chain([current]).flat_map(Path::ancestors) {
-            let folder = folder.join(FOLDER_NAME);
-            // These were not asked for by name: one that is missing or unreadable is none.
-            if folder.is_dir() {
-                let _ = catalog.add_folder(&folder);
-            }
+        for folder in start.into_iter().flat_map(Path::ancestors) {
+            catalog.add_found_folder(&folder.join(FOLDER_NAME));
         }
-        // Whoever stands in an extension's folder, or in one above it, means that one: its author.
-        for file in current.ancestors().map(|folder| folder.join(MANIFEST_NAME)) {
-            if let Ok(file) = fs::canonicalize(file)
-                && file.is_file()
-            {
-                catalog.add_manifest(file);
-            }
+        for folder in current.ancestors() {
+            // Whoever stands in an extension's folder, or in one below it, means that one: its author.
+            catalog.add_found_manifest(&folder.join(MANIFEST_NAME));
+            catalog.add_found_folder(&folder.join(FOLDER_NAME));
         }
         // Not asked for by name either: folders that may not be looked into are none.
-        for file in manifests_in(current).unwrap_or_default().into_iter().filter(|file| file.is_file()) {
-            catalog.add_manifest(file);
+        for file in manifests_in(current).unwrap_or_default() {
+            catalog.add_found_manifest(&file);
         }
         Ok(catalog)
     }
@@ -166,13 +172,68 @@ impl Catalog {
         Ok(())
     }
 
+    /// A folder of extensions that nobody named: one that is missing or unreadable is none, and only what
+    /// this user or root put there counts.
+    fn add_found_folder(&mut self, folder: &Path) {
+        let Ok(canonical) = fs::canonicalize(folder) else { return };
+        if !canonical.is_dir() || self.folders.contains(&canonical) || self.is_distrusted(folder) {
+            return;
+        }
+        let own = canonical.join(MANIFEST_NAME);
+        if is_there(&own) {
+            self.add_trusted(own);
+        } else {
+            let Ok(files) = manifests_in(&canonical) else { return };
+            files.into_iter().for_each(|file| self.add_trusted(file));
+        }
+        self.folders.push(canonical);
+    }
+
+    /// A manifest that nobody named: what is no file is none.
+    fn add_found_manifest(&mut self, file: &Path) {
+        if let Ok(canonical) = fs::canonicalize(file)
+            && canonical.is_file()
+            && !self.is_known(&canonical)
+            && !self.is_distrusted(file)
+        {
+            self.add_trusted(canonical);
+        }
+    }
+
+    /// Adds a manifest, if its folder and the program beside it are to be trusted as it is itself.
+    fn add_trusted(&mut self, file: PathBuf) {
+        let folder = file.parent().unwrap_or(Path::new("/"));
+        if self.is_known(&file) || self.is_distrusted(folder) || self.is_distrusted(&file) {
+            return;
+        }
+        let manifest = load(&file);
+        let program = manifest.as_ref().ok().and_then(|manifest| manifest.run.command.first());
+        if program.is_some_and(|program| self.is_distrusted(&file.with_file_name(program))) {
+            return;
+        }
+        self.add(file, manifest);
+    }
+
+    fn is_known(&self, file: &Path) -> bool {
+        self.entries.values().chain(&self.hidden).any(|entry| entry.file == file)
+    }
+
+    /// Whether others could have put it there; then that is kept, once.
+    fn is_distrusted(&mut self, found: &Path) -> bool {
+        let Some(why) = distrust(found) else { return false };
+        let distrusted = Distrusted { found: found.to_path_buf(), why };
+        if !self.distrusted.contains(&distrusted) {
+            self.distrusted.push(distrusted);
+        }
+        true
+    }
+
     fn add_manifest(&mut self, file: PathBuf) {
-        let manifest = match no_file(&file) {
-            Some(what) => Err(Diagnostic::whole_file(Severity::Error, &file, what)
-                .with_hint("an extension's manifest is a file")
-                .into()),
-            None => Manifest::load(&file),
-        };
+        let manifest = load(&file);
+        self.add(file, manifest);
+    }
+
+    fn add(&mut self, file: PathBuf, manifest: Result<Manifest, Diagnostics>) {
         let name = match &manifest {
             Ok(manifest) => manifest.name.clone(),
             Err(_) => {
@@ -199,6 +260,12 @@ impl Catalog {
     #[must_use]
     pub fn hidden(&self) -> &[Entry] {
         &self.hidden
+    }
+
+    /// What was found without being named and is not used, because others could have put it there.
+    #[must_use]
+    pub fn distrusted(&self) -> &[Distrusted] {
+        &self.distrusted
     }
 
     /// The entry and manifest of an extension.

@@ -103,7 +103,8 @@ pub struct ErrorReport {
     /// The extension, if one was called.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extension: Option<String>,
-    /// Whose fault it is: `extension`, `host`, `transport`, `melody`, `conductor`, `caller`.
+    /// Whose fault it is: `extension`, `host`, `transport`, `melody`, `conductor`, `caller`, `environment` (this
+    /// machine: a full disk, a program that is missing).
     pub origin: String,
     /// Whether running again may succeed: `never`, `now`, `after 500 ms`.
     pub retry: String,

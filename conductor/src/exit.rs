@@ -7,6 +7,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use crate::document::ErrorReport;
 use crate::printable;
 
 /// The exit codes, as documented in `conductor --help`.
@@ -48,11 +49,13 @@ pub struct Failure {
     pub help: Option<String>,
     /// The extension whose author is at fault; `None`: whoever the exit code says.
     pub extension: Option<String>,
+    /// What documents say of it; `None`: what follows from the rest.
+    pub report: Option<Box<ErrorReport>>,
 }
 
 impl Failure {
     const fn new(exit: Exit, error: anyhow::Error) -> Self {
-        Self { exit, error: Some(error), is_shown: false, help: None, extension: None }
+        Self { exit, error: Some(error), is_shown: false, help: None, extension: None, report: None }
     }
 
     /// A failure of the run itself.
@@ -73,7 +76,7 @@ impl Failure {
     /// Ends with `exit`; all was said already.
     #[must_use]
     pub const fn silent(exit: Exit) -> Self {
-        Self { exit, error: None, is_shown: true, help: None, extension: None }
+        Self { exit, error: None, is_shown: true, help: None, extension: None, report: None }
     }
 
     /// The same failure, of which people know already.
@@ -95,6 +98,14 @@ impl Failure {
     pub fn of_extension(mut self, extension: Option<&str>) -> Self {
         self.extension = extension.map(str::to_owned);
         self
+    }
+
+    /// The failure of a call, of which people and documents are told the same.
+    #[must_use]
+    pub fn reported(report: ErrorReport) -> Self {
+        let help = format!("{} (at fault: {}; try again: {})", report.help, report.origin, report.retry);
+        let failure = Self::failed(anyhow::Error::msg(report.message.clone())).with_help(help);
+        Self { report: Some(Box::new(report)), ..failure }
     }
 
     /// Writes the chain to stderr: `error: what: why: why`, then what to do.

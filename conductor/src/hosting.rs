@@ -9,10 +9,10 @@ use extension_host::{
     Manifest, Read, RegisterError, UnknownExtension,
 };
 use ipc_transport::Caller;
-use stale_manager::StaleManager;
+use pool_manager::PoolManager;
 use tokio::task::AbortHandle;
 
-use crate::bridge::StaleExpiry;
+use crate::bridge::{Expiring, StaleExpiry};
 use crate::build::Built;
 use crate::config::Settings;
 use crate::document::ExtensionReport;
@@ -46,8 +46,8 @@ pub enum HostingError {
 }
 
 impl Hosting {
-    /// A host for what was built from `manifests`; `stale` watches for what is idle. Must be called inside
-    /// a runtime.
+    /// A host for what was built from `manifests`. `expiring` watches for what is idle, and is swept from now on,
+    /// with what is due in `pools`. Must be called inside a runtime.
     ///
     /// # Errors
     ///
@@ -56,10 +56,11 @@ impl Hosting {
         settings: &Settings,
         manifests: &[&Manifest],
         built: &[Built],
-        stale: &StaleManager,
+        expiring: &Expiring,
+        pools: Option<&PoolManager>,
     ) -> Result<Self, HostingError> {
         let mut options = HostOptions::new(LauncherProgram::CurrentExe);
-        options.expiry = Some(Arc::new(StaleExpiry::new(stale.clone())));
+        options.expiry = Some(Arc::new(StaleExpiry::new(expiring.clone(), pools.cloned())));
         let host = Host::new(options)?;
         let reporter = tokio::spawn(tell(host.subscribe())).abort_handle();
         for built in built {

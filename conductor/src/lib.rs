@@ -21,6 +21,7 @@ pub mod progress;
 pub mod run_id;
 pub mod signals;
 pub mod terminal;
+pub mod trust;
 
 pub mod melody;
 
@@ -33,6 +34,7 @@ pub mod described;
 pub mod bridge;
 pub mod hosting;
 pub mod pit;
+pub mod pit_snapshot;
 
 pub mod engine;
 

@@ -3,14 +3,17 @@
 //! What the parts know of each other they know through here. This file must not run steps.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use arbitration::{Arbiter, ArbiterError};
 use artifact_store::{OpenError, PutError, Store, StoreOptions};
+use dag_tracker::RunView;
 use extension_host::Manifest;
-use pool_manager::{DeclareError, PoolManager};
+use pit_core::clock::SystemClock;
+use pool_manager::{DeclareError, PoolManager, PoolOptions};
 use rustix::fs::Access;
-use stale_manager::StaleManager;
 
+use crate::bridge::{Expiring, IdleModels};
 use crate::config::Settings;
 use crate::melody::Plan;
 
@@ -20,7 +23,7 @@ const ARTIFACTS_FOLDER: &str = "artifacts";
 /// The resource that claims on cores name.
 pub const CPU: &str = "cpu";
 
-/// Claims, leases, artifacts and expiry of one conductor.
+/// Claims, leases, artifacts, expiry and the run of one conductor.
 #[derive(Debug)]
 pub struct Pit {
     /// Claims on shared resources.
@@ -30,7 +33,11 @@ pub struct Pit {
     /// What runs store.
     pub artifacts: Store,
     /// What is stopped when nobody has used it for a while.
-    pub stale: StaleManager,
+    pub expiring: Expiring,
+    /// The run, once it has begun: one process runs one melody.
+    pub run: OnceLock<RunView>,
+    /// Keeps the pools for the watch of what is idle in them, which must not keep them itself.
+    _pools_for_watch: Arc<OnceLock<PoolManager>>,
 }
 
 /// The Pit could not be made.
@@ -62,7 +69,15 @@ impl Pit {
         plan: &Plan,
         manifests: impl IntoIterator<Item = &'m Manifest>,
     ) -> Result<Self, PitError> {
-        let pools = PoolManager::new();
+        let clock = SystemClock::new();
+        let expiring = Expiring::new(clock);
+        let pools_for_watch = Arc::new(OnceLock::new());
+        let pools = PoolManager::with_options(PoolOptions {
+            clock: Arc::new(clock),
+            idle_watch: Some(Arc::new(IdleModels::new(expiring.clone(), &pools_for_watch))),
+            ..PoolOptions::default()
+        });
+        pools_for_watch.get_or_init(|| pools.clone());
         let declare = |name: &str, capacity| match pools.declare(name, capacity) {
             Ok(_) => Ok(()),
             Err(source) => Err(PitError::Model { name: name.to_owned(), source }),
@@ -75,7 +90,10 @@ impl Pit {
         for model in &plan.models {
             declare(&model.name, model.capacity)?;
         }
-        Ok(Self { arbiter: Arbiter::new(resources(settings))?, pools, artifacts, stale: StaleManager::new() })
+        let arbiter =
+            Arbiter::with_options(resources(settings), arbitration::Options::default(), Arc::new(clock))?;
+        let run = OnceLock::new();
+        Ok(Self { arbiter, pools, artifacts, expiring, run, _pools_for_watch: pools_for_watch })
     }
 }
 

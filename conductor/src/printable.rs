@@ -12,10 +12,12 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 /// the conductor's own.
 const INDENT: &str = "       ";
 
-/// The text as one line: control characters other than a tab are escaped, line feeds included.
+/// The text as one line: control characters other than a tab are escaped, line feeds and changes of the direction of
+/// writing included.
 ///
 /// ```
 /// assert_eq!(conductor::printable::line("a\u{1b}[2J\tb\nc"), "a\\u{1b}[2J\tb\\nc");
+/// assert_eq!(conductor::printable::line("safe\u{202e}txt.exe"), "safe\\u{202e}txt.exe");
 /// ```
 #[must_use]
 pub fn line(text: &str) -> Cow<'_, str> {
@@ -39,19 +41,27 @@ pub fn paragraph(text: &str) -> Cow<'_, str> {
 
 fn escaped(text: &str, is_kept: impl Fn(char) -> bool) -> Cow<'_, str> {
     // C1 controls too: some terminals take U+009B for the begin of a sequence.
-    let is_escaped = |character: char| character.is_control() && !is_kept(character);
+    let is_escaped =
+        |character: char| (character.is_control() || turns_direction(character)) && !is_kept(character);
     if !text.contains(is_escaped) {
         return Cow::Borrowed(text);
     }
     let mut printable = String::with_capacity(text.len() + 16);
     for character in text.chars() {
-        if is_escaped(character) {
+        if turns_direction(character) {
+            printable.extend(character.escape_unicode());
+        } else if is_escaped(character) {
             printable.extend(character.escape_debug());
         } else {
             printable.push(character);
         }
     }
     Cow::Owned(printable)
+}
+
+/// Whether it makes a terminal show what follows in another order: a line could be made to read as another one.
+const fn turns_direction(character: char) -> bool {
+    matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A number of things: `1 step`, `2 steps`.

@@ -28,6 +28,16 @@ impl RunId {
         Ok(Self::from_parts(since_epoch.as_millis(), u128::from_le_bytes(random)))
     }
 
+    /// When the run of this name began, in milliseconds since 1970; `None`: it is not the name of a run.
+    #[must_use]
+    pub fn began_ms(name: &str) -> Option<u64> {
+        let digit = |byte| ALPHABET.iter().position(|known| *known == byte);
+        let value = name.bytes().try_fold(0_u128, |value, byte| Some((value << 5) | digit(byte)? as u128))?;
+        // 26 characters have room for 130 bits: the first stands for three.
+        let is_name = name.len() == CHARACTERS as usize && name.as_bytes()[0] <= b'7';
+        u64::try_from(value >> 80).ok().filter(|_| is_name)
+    }
+
     const fn from_parts(milliseconds: u128, random: u128) -> Self {
         Self(((milliseconds & ((1 << 48) - 1)) << 80) | (random & ((1 << 80) - 1)))
     }
@@ -60,6 +70,18 @@ mod tests {
         let late = RunId::from_parts(1_001, 0);
         assert!(early < late);
         assert!(early.to_string() < late.to_string());
+    }
+
+    #[test]
+    fn a_name_tells_when_its_run_began_and_other_words_do_not() {
+        for milliseconds in [0, 1_750_000_000_000, (1 << 48) - 1] {
+            let name = RunId::from_parts(milliseconds.into(), u128::MAX).to_string();
+            assert_eq!(RunId::began_ms(&name), Some(milliseconds));
+        }
+        let more = "0".repeat(27);
+        for other in ["", "report.md", "8zzzzzzzzzzzzzzzzzzzzzzzzz", "0000000000000000000000000U", &more] {
+            assert_eq!(RunId::began_ms(other), None, "{other}");
+        }
     }
 
     #[test]

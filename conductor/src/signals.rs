@@ -6,7 +6,8 @@
 //!
 //! Signals are received on a thread of their own, so that the second one works even while the main thread
 //! computes. Nothing is left behind by an exit: every process of ours runs under a launcher that ends when
-//! the conductor does. This file must not know what is cancelled.
+//! the conductor does. A third one, SIGUSR1, only asks what the run is doing. This file must not know what is
+//! cancelled or told.
 
 use std::io;
 
@@ -41,6 +42,33 @@ pub fn survive_file_size_limit() -> io::Result<()> {
     let _inside = runtime.enter();
     // The handler stays when its receiver goes.
     signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
+}
+
+/// SIGUSR1: somebody wants to know what the run is doing.
+#[derive(Debug)]
+pub struct Question(Signal);
+
+impl Question {
+    /// Takes the signal from now on; unhandled it would end the process.
+    ///
+    /// # Errors
+    ///
+    /// The system gives no descriptors; the program cannot run then.
+    pub fn listen() -> io::Result<Self> {
+        signal(SignalKind::user_defined1()).map(Self)
+    }
+
+    /// Waits for the signal.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost; several before one look count as one.
+    pub async fn wait(&mut self) {
+        if self.0.recv().await.is_none() {
+            // The runtime is ending.
+            std::future::pending().await
+        }
+    }
 }
 
 /// What asked for the end, if anything did.

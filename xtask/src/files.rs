@@ -1,7 +1,8 @@
-//! Rules for single files: how they begin, how long they are, which characters they have, `unsafe`.
+//! Rules for single files: that they are there, how they begin, how long they are, which characters they have, `unsafe`.
 
 use crate::rules::Failure;
 use crate::source::Source;
+use crate::tokens::{self, Token};
 use crate::workspace::Workspace;
 
 /// LIMIT: lines of a Rust file. Most have 150 to 350.
@@ -16,6 +17,28 @@ const UNSAFE_FILES: &[&str] = &[
     "ipc-bus/ipc-transport/src/connection/socket.rs",
     "pit/artifact-store/src/mapping.rs",
 ];
+
+/// Files that must be there.
+const ROOT_FILES: &[&str] = &[
+    ".ci/run",
+    ".gitignore",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Cargo.lock",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "README.md",
+    "SECURITY.md",
+    "book.toml",
+    "clippy.toml",
+    "deny.toml",
+    "rust-toolchain.toml",
+    "rustfmt.toml",
+];
+
+/// How the names of files end that need not be texts.
+const BINARY: &[&str] = &[".bin"];
 
 /// Cases of compile errors: their text is the test, not ours to comment.
 fn is_fixture(path: &str) -> bool {
@@ -40,43 +63,64 @@ pub(crate) fn sizes(workspace: &Workspace) -> Vec<Failure> {
     long.map(failure).collect()
 }
 
-/// Texts with other characters, and files that are no text where one is expected.
+/// Texts and names with other characters, and files that are no text where one is expected.
 pub(crate) fn ascii(workspace: &Workspace) -> Vec<Failure> {
+    let remedy = "write it in ASCII, or escaped in a text";
+    let other = |text: &str| {
+        let found = text.chars().find(|c| !c.is_ascii())?;
+        Some(format!("U+{:04X} is not ASCII", u32::from(found)))
+    };
     let mut failures = Vec::new();
-    for (path, text) in workspace.all_texts() {
-        if let Some((index, line)) = text.lines().enumerate().find(|(_, line)| !line.is_ascii()) {
-            let found = line.chars().find(|c| !c.is_ascii()).unwrap_or_default();
-            let what = format!("U+{:04X} is not ASCII", u32::from(found));
-            failures.push(Failure::at(path, index + 1, what, "write it in ASCII, or escaped in a text"));
+    for (path, text) in workspace.files() {
+        if let Some(what) = other(path) {
+            failures.push(Failure::of(path, format!("in its name, {what}"), remedy));
+        }
+        let Some(text) = text else {
+            // No rule looks into what is no text, so that one wrong byte would put a file out of reach of all of them.
+            if !BINARY.iter().any(|end| path.ends_with(end)) {
+                failures.push(Failure::of(path, "is not UTF-8", remedy));
+            }
+            continue;
+        };
+        let mut lines = text.lines().enumerate().filter_map(|(index, line)| Some((index + 1, other(line)?)));
+        if let Some((line, what)) = lines.next() {
+            failures.push(Failure::at(path, line, what, remedy));
         }
     }
     failures
 }
 
+/// Files that stand at the root of the tree, for people and for tools that look there.
+pub(crate) fn root_files(workspace: &Workspace) -> Vec<Failure> {
+    let missing = ROOT_FILES.iter().filter(|path| !workspace.has_file(path));
+    missing
+        .map(|path| Failure::of(*path, "is missing", "write it, or take it back from the history"))
+        .collect()
+}
+
 /// Unsafe code outside of the list, rows of the list without any, and uses without proof.
-pub(crate) fn unsafe_code(workspace: &Workspace) -> Vec<Failure> {
+pub(crate) fn unsafe_uses(workspace: &Workspace) -> Vec<Failure> {
     let mut failures = Vec::new();
     for (path, source) in workspace.sources().filter(|(path, _)| !is_fixture(path)) {
-        if !workspace.text(path).is_some_and(|text| text.contains("unsafe")) && !UNSAFE_FILES.contains(&path)
-        {
+        let is_listed = UNSAFE_FILES.contains(&path);
+        if !is_listed && !workspace.text(path).is_some_and(|text| text.contains("unsafe")) {
             continue;
         }
-        let opens = source.numbered().find(|(_, line)| {
-            ["expect(unsafe_code", "allow(unsafe_code", "warn(unsafe_code"]
-                .iter()
-                .any(|open| line.code.contains(open))
-        });
-        match (opens, UNSAFE_FILES.contains(&path)) {
-            (Some((line, _)), false) => failures.push(Failure::at(
+        let tokens = tokens::tokens(source);
+        if is_listed {
+            // However the attribute is written, it names the lint.
+            if tokens::places(&tokens, &["unsafe_code"]).next().is_none() {
+                failures.push(stale(path));
+            }
+            failures.extend(unproven(path, source, &tokens));
+        } else if let Some(place) = tokens::places(&tokens, &["unsafe", "unsafe_code"]).next() {
+            failures.push(Failure::at(
                 path,
-                line,
-                "opens `unsafe_code`, but is not in the list",
+                tokens[place].line,
+                format!("`{}`, but the file is not in the list", tokens[place].text),
                 "do without, or add it to UNSAFE_FILES in xtask/src/files.rs with an ADR",
-            )),
-            (None, true) => failures.push(stale(path)),
-            _ => {}
+            ));
         }
-        failures.extend(unproven(path, source));
     }
     let missing = UNSAFE_FILES.iter().filter(|path| workspace.source(path).is_none());
     failures.extend(missing.map(|path| stale(path)));
@@ -88,14 +132,12 @@ fn stale(path: &str) -> Failure {
     Failure::of("xtask/src/files.rs", what, "remove its row from UNSAFE_FILES")
 }
 
-/// Each use of `unsafe` that no `SAFETY:` stands directly above.
-fn unproven<'a>(path: &'a str, source: &'a Source) -> impl Iterator<Item = Failure> {
-    let uses = source.numbered().filter(|(_, line)| {
-        line.code.contains("unsafe {") || line.code.trim_start().starts_with("unsafe impl")
-    });
-    let without = uses.filter(|(number, _)| !is_proven(source, *number));
+/// Each `unsafe`, whatever follows it, that no `SAFETY:` stands directly above.
+fn unproven(path: &str, source: &Source, tokens: &[Token<'_>]) -> Vec<Failure> {
+    let uses = tokens::places(tokens, &["unsafe"]);
+    let without = uses.map(|place| tokens[place].line).filter(|line| !is_proven(source, *line));
     let remedy = "prove each condition in a comment above it";
-    without.map(move |(number, _)| Failure::at(path, number, "`unsafe` without `SAFETY:`", remedy))
+    without.map(|line| Failure::at(path, line, "`unsafe` without `SAFETY:`", remedy)).collect()
 }
 
 fn is_proven(source: &Source, number: usize) -> bool {

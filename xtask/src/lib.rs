@@ -12,13 +12,16 @@
 
 pub mod workspace;
 pub mod source;
+mod tokens;
 pub mod cargo;
 pub mod rules;
 mod layers;
 mod code_map;
 mod manifests;
 mod files;
+mod lints;
 mod ordering;
+mod marks;
 mod words;
 pub mod budget;
 mod deny;
@@ -27,6 +30,9 @@ mod links;
 mod promises;
 pub mod book;
 pub mod models;
+
+/// The tasks that `cargo xtask` has.
+pub const TASKS: &[&str] = &["tidy", "models", "book"];
 
 pub use rules::{Broken, Failure, RULES, check};
 pub use workspace::Workspace;

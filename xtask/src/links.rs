@@ -113,13 +113,16 @@ fn follow(
         return Ok(());
     }
     let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
-    let path = if file.is_empty() { Some(from.to_owned()) } else { resolve(from, file) };
+    let path = if file.is_empty() { Some(from.to_owned()) } else { resolve(from, &decoded(file)) };
     let Some(path) = path.filter(|path| workspace.exists(path)) else {
         return Err((format!("`{target}` leads nowhere"), "name a file of the tree, relative to the page"));
     };
     if from.starts_with(BOOK) && !path.starts_with(BOOK) {
         let remedy = "the book does not hold it: name the path in backticks";
         return Err((format!("`{target}` leaves the book"), remedy));
+    }
+    if from.starts_with(BOOK) && !workspace.has_file(&path) {
+        return Err((format!("`{target}` is a folder, which the book has no page for"), "name a page in it"));
     }
     if let (Some(anchor), Some(page)) = (anchor, pages.get(path.as_str()))
         && !page.anchors.contains(anchor)
@@ -130,6 +133,35 @@ fn follow(
         ));
     }
     Ok(())
+}
+
+/// A target without its `%20` and the like. What is none of these stays as it is.
+fn decoded(target: &str) -> String {
+    let mut parts = target.split('%');
+    let mut decoded = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        match part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                decoded.push(byte);
+                decoded.extend(&part.as_bytes()[2..]);
+            }
+            None => {
+                decoded.push(b'%');
+                decoded.extend(part.as_bytes());
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+/// The values of one attribute in HTML, in either kind of quotes.
+fn html_values<'a>(html: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    html.match_indices(name).filter_map(move |(at, found)| {
+        let is_whole = html[..at].ends_with(char::is_whitespace);
+        let value = html[at + found.len()..].trim_start().strip_prefix('=')?.trim_start();
+        let quote = value.chars().next().filter(|quote| is_whole && ['"', '\''].contains(quote))?;
+        value[1..].split_once(quote).map(|(value, _)| value)
+    })
 }
 
 /// `target` as a path below the root. `None`: outside of it.
@@ -206,10 +238,9 @@ impl Page {
                     page.codes.push((line_of(range.start), text.to_string()));
                 }
                 Event::Html(html) | Event::InlineHtml(html) => {
-                    let ids = html
-                        .match_indices("id=\"")
-                        .filter_map(|(at, id)| html[at + id.len()..].split('"').next());
-                    page.anchors.extend(ids.map(str::to_owned));
+                    page.anchors.extend(html_values(&html, "id").map(str::to_owned));
+                    let targets = ["href", "src"].into_iter().flat_map(|name| html_values(&html, name));
+                    page.links.extend(targets.map(|target| (line_of(range.start), target.to_owned())));
                 }
                 _ => {}
             }
@@ -254,6 +285,23 @@ mod tests {
         assert_eq!(page.links, [(2, "c.md#d".to_owned())]);
         assert_eq!(page.undefined, [(7, "h".to_owned())]);
         assert_eq!(page.codes, [(7, "i/j".to_owned())]);
+    }
+
+    #[test]
+    fn links_in_html_are_links() {
+        let page =
+            Page::read("<a href=\"b.md\">b</a>\n\n<div>\n<img alt='' src='c.svg'>\n</div>\n\n<!-- d -->\n");
+        assert_eq!(page.links, [(1, "b.md".to_owned()), (4, "c.svg".to_owned())]);
+        assert_eq!(html_values("<a data-href='x' href=\"y\">", "href").collect::<Vec<_>>(), ["y"]);
+    }
+
+    #[test]
+    fn signs_in_links_are_decoded() {
+        for (target, expected) in
+            [("a%20b.md", "a b.md"), ("100%.md", "100%.md"), ("%2e%2E/a", "../a"), ("%", "%")]
+        {
+            assert_eq!(decoded(target), expected);
+        }
     }
 
     #[test]

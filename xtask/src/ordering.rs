@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::rules::Failure;
 use crate::source::Source;
+use crate::tokens::{self, Token};
 use crate::workspace::Workspace;
 
 /// LIMIT: lines between an ordering and the comment that speaks of it.
@@ -20,6 +21,8 @@ const COMMENT_LINES_MAX: usize = 12;
 const REASON_WORDS_MIN: usize = 4;
 
 const MARK: &str = "ORDERING(";
+
+const ORDERINGS: &[&str] = &["Relaxed", "Acquire", "Release", "AcqRel", "SeqCst"];
 
 /// One use of an ordering.
 struct Use<'a> {
@@ -53,6 +56,13 @@ pub(crate) fn check(workspace: &Workspace) -> Vec<Failure> {
     let mut failures = Vec::new();
     let mut tags: BTreeMap<(&str, &str), Tag<'_>> = BTreeMap::new();
     for (path, source) in workspace.sources() {
+        // Most files have none, and one look at a whole file is quick.
+        if !workspace.text(path).is_some_and(|text| text.contains("Ordering") || text.contains(MARK)) {
+            continue;
+        }
+        let remedy = "write `Ordering::` at each use, so that it is found";
+        let hidden = hidden(&tokens::tokens(source));
+        failures.extend(hidden.into_iter().map(|(line, what)| Failure::at(path, line, what, remedy)));
         let folder = crate_of(workspace, path);
         for (number, line) in source.numbered().filter(|(_, line)| !line.is_test) {
             if let Some(found) = tag_in(&line.comment) {
@@ -62,15 +72,6 @@ pub(crate) fn check(workspace: &Workspace) -> Vec<Failure> {
                     line: number,
                     reason,
                 });
-            }
-            if is_hidden(&line.code) {
-                let what = "imports orderings by themselves";
-                failures.push(Failure::at(
-                    path,
-                    number,
-                    what,
-                    "write `Ordering::` at each use, so that it is found",
-                ));
             }
             let orderings = orderings(&line.code);
             if orderings.is_empty() {
@@ -146,17 +147,48 @@ fn crate_of<'a>(workspace: &'a Workspace, path: &str) -> &'a str {
 fn orderings(code: &str) -> Vec<&str> {
     let words = code.match_indices("Ordering::").map(|(at, found)| &code[at + found.len()..]);
     let names = words.map(|rest| rest.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default());
-    names.filter(|name| ["Relaxed", "Acquire", "Release", "AcqRel", "SeqCst"].contains(name)).collect()
+    names.filter(|name| ORDERINGS.contains(name)).collect()
 }
 
-/// Whether orderings are named here in a way that hides their uses.
-fn is_hidden(code: &str) -> bool {
-    let code = code.trim_start();
-    (code.starts_with("use ") || code.starts_with("pub use "))
-        && (code.contains("Ordering::{")
-            || code.contains("Ordering::*")
-            || !orderings(code).is_empty()
-            || (code.contains("atomic") && code.contains("Ordering as")))
+/// Where orderings are named in a way that hides their uses: the line, and how.
+fn hidden(tokens: &[Token<'_>]) -> Vec<(usize, &'static str)> {
+    let mut hidden = Vec::new();
+    for place in tokens::places(tokens, &["Ordering"]).filter(|place| !tokens[*place].is_test) {
+        let text = |offset: usize| tokens::text(tokens, place + offset);
+        let is_atomic = |name: &str| ORDERINGS.contains(&name);
+        let what = match (text(1), text(2)) {
+            ("as", _) => "gives orderings another name",
+            (";", _) if is_all_of_a_type(tokens, place) => "gives orderings another name",
+            (">", "::") if is_atomic(text(3)) => "names an ordering past `Ordering::`",
+            ("::", after)
+                if is_import(tokens, place) && (["{", "*"].contains(&after) || is_atomic(after)) =>
+            {
+                "imports orderings by themselves"
+            }
+            _ => continue,
+        };
+        hidden.push((tokens[place].line, what));
+    }
+    hidden
+}
+
+/// Whether what ends here is `type NAME = path::Ordering`.
+fn is_all_of_a_type(tokens: &[Token<'_>], place: usize) -> bool {
+    let statement = before(tokens, place, &[";", "{", "}"]);
+    statement.iter().any(|token| token.text == "type")
+}
+
+/// Whether this stands in a `use`, within as many braces as there may be.
+fn is_import(tokens: &[Token<'_>], place: usize) -> bool {
+    let statement = before(tokens, place, &[";"]);
+    // Each `use` ends with the next `;`, but for those of captured lifetimes.
+    tokens::places(statement, &["use"]).any(|place| tokens::text(statement, place + 1) != "<")
+}
+
+/// What stands before a token since the last one with one of these texts.
+fn before<'t, 'a>(tokens: &'t [Token<'a>], place: usize, ends: &[&str]) -> &'t [Token<'a>] {
+    let from = tokens[..place].iter().rposition(|token| ends.contains(&token.text)).map_or(0, |end| end + 1);
+    &tokens[from..place]
 }
 
 fn tag_in(comment: &str) -> Option<&str> {
@@ -201,8 +233,23 @@ mod tests {
 
     #[test]
     fn hidden_orderings_are_seen() {
-        assert!(is_hidden("use std::sync::atomic::Ordering::{Acquire, Release};"));
-        assert!(is_hidden("    use Ordering::Relaxed;"));
-        assert!(!is_hidden("use std::sync::atomic::{AtomicU32, Ordering};"));
+        for (text, expected) in [
+            ("use std::sync::atomic::Ordering::{Acquire, Release};", &[1][..]),
+            ("fn f() {\n    use Ordering::Relaxed;\n}", &[2]),
+            ("use std::sync::atomic::{\n    AtomicU32,\n    Ordering::*,\n};", &[3]),
+            ("use std::sync::atomic::{AtomicU32, Ordering as O};", &[1]),
+            ("use std::sync::atomic::{\n    Ordering as\n    O,\n};", &[2]),
+            ("pub(crate) type O =\n    std::sync::atomic::Ordering;", &[2]),
+            ("fn f() {\n    g(<Ordering>::Acquire);\n}", &[2]),
+            ("use std::sync::atomic::{AtomicU32, Ordering};", &[]),
+            ("use std::cmp::Ordering::Less;", &[]),
+            ("fn f(a: Ordering) -> Ordering {\n    let b: Ordering = a;\n    b\n}", &[]),
+            ("#[cfg(test)]\nuse std::sync::atomic::Ordering::SeqCst;", &[]),
+        ] {
+            let source = Source::new(text);
+            let found = hidden(&tokens::tokens(&source));
+            let lines: Vec<usize> = found.into_iter().map(|(line, _)| line).collect();
+            assert_eq!(lines, expected, "{text}");
+        }
     }
 }

@@ -1,15 +1,22 @@
-//! Pages that speak of the code by name: the promises with their tests, and the orderings with their tags.
+//! Pages that speak of the code by name: the promises with their tests and benches, the orderings with their tags, and
+//! our own tasks.
 //!
-//! Both drift without a word when a test or a tag is renamed. Whether the test holds the promise, only a reader can say.
+//! All drift without a word when a thing is renamed. Whether the test holds the promise, only a reader can say.
 
 use std::collections::BTreeSet;
 
+use crate::TASKS;
 use crate::ordering;
 use crate::rules::Failure;
 use crate::workspace::Workspace;
 
 const SPECIFICATION: &str = "docs/specification.md";
 const CONCURRENCY: &str = "docs/concurrency.md";
+
+const BENCHES: &str = "benches/";
+
+/// With what the ids of benches begin.
+const ID_KINDS: &[&str] = &["call", "rate", "peer", "pit"];
 
 /// What stands where no test does.
 const OPEN: &[&str] = &["[not measured]", "not kept", "not reached", "`cargo "];
@@ -93,6 +100,75 @@ pub(crate) fn tags(workspace: &Workspace) -> Vec<Failure> {
     failures
 }
 
+/// `cargo xtask NAME` in texts and comments, with a name that it does not know.
+pub(crate) fn tasks(workspace: &Workspace) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    let mut look = |path: &str, line: usize, text: &str| {
+        for name in text.split("cargo xtask ").skip(1) {
+            let end = name.find(|c: char| !c.is_ascii_lowercase() && c != '-').unwrap_or(name.len());
+            let name = &name[..end];
+            if !name.is_empty() && !TASKS.contains(&name) {
+                let what = format!("there is no task `cargo xtask {name}`");
+                failures.push(Failure::at(path, line, what, "name one that `cargo xtask` has"));
+            }
+        }
+    };
+    for (path, text) in workspace.all_texts() {
+        if !text.contains("cargo xtask ") {
+            continue;
+        }
+        match workspace.source(path) {
+            Some(source) => source.numbered().for_each(|(number, line)| look(path, number, &line.comment)),
+            None => text.lines().enumerate().for_each(|(index, line)| look(path, index + 1, line)),
+        }
+    }
+    failures
+}
+
+/// Ids in the specification that no bench has.
+pub(crate) fn bench_ids(workspace: &Workspace) -> Vec<Failure> {
+    let benches = workspace.texts("rs").filter(|(path, _)| path.starts_with(BENCHES));
+    let ids: BTreeSet<&str> =
+        benches.flat_map(|(_, text)| text.split('"')).filter(|text| is_id(text)).collect();
+    let text = workspace.text(SPECIFICATION).unwrap_or_default();
+    let mut failures = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let words = line.split(|c: char| c.is_whitespace() || "`|,;:()".contains(c));
+        let named = words.map(|word| word.trim_end_matches('.')).filter(|word| is_id(word));
+        // What has a point is a file.
+        for id in named.filter(|id| !id.contains('.') && !workspace.exists(id)) {
+            if !ids.iter().any(|known| is_same(known, id)) {
+                let what = format!("no bench reports `{id}`");
+                failures.push(Failure::at(SPECIFICATION, index + 1, what, "name an id as its bench has it"));
+            }
+        }
+    }
+    failures
+}
+
+/// Whether a text is a bench's id, or the form of one with blanks in braces.
+fn is_id(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.{}*".contains(&byte);
+    let is_whole =
+        text.split_once('/').is_some_and(|(kind, rest)| ID_KINDS.contains(&kind) && !rest.is_empty());
+    is_whole && text.bytes().all(is_plain)
+}
+
+/// Whether an id is the known one: `{blanks}` of the known may be anything, and a star in place of the last part stands
+/// for all of one kind.
+fn is_same(known: &str, id: &str) -> bool {
+    if let Some(kind) = id.strip_suffix('*') {
+        return known.starts_with(kind);
+    }
+    match known.split_once('{') {
+        None => known == id,
+        Some((before, rest)) => {
+            let after = rest.rsplit('}').next().unwrap_or_default();
+            id.strip_prefix(before).is_some_and(|rest| rest.ends_with(after))
+        }
+    }
+}
+
 /// The rows of all tables, with their lines and cells.
 fn rows(text: &str) -> impl Iterator<Item = (usize, Vec<&str>)> {
     text.lines().enumerate().filter_map(|(index, line)| {
@@ -116,4 +192,21 @@ fn is_there(workspace: &Workspace, file: &str, test: &str) -> bool {
             })
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_those_of_benches() {
+        assert!(is_id("call/direct") && is_id("peer/raw-socket/64{variant}"));
+        assert!(!is_id("peer/") && !is_id("release/echo") && !is_id("pit") && !is_id("call/a b"));
+        assert!(is_same("call/direct", "call/direct") && !is_same("call/direct", "call/direc"));
+        assert!(is_same("rate/socket/{in_flight}", "rate/socket/64"));
+        assert!(
+            is_same("peer/{what}/cold", "peer/map/cold") && !is_same("peer/{what}/cold", "peer/map/warm")
+        );
+        assert!(is_same("peer/moka/cancel", "peer/moka/*") && !is_same("peer/moka/cancel", "peer/heap/*"));
+    }
 }

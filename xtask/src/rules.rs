@@ -3,7 +3,10 @@
 use std::fmt;
 
 use crate::workspace::Workspace;
-use crate::{budget, code_map, deny, files, layers, links, manifests, ordering, promises, protocol, words};
+use crate::{
+    budget, code_map, deny, files, layers, links, lints, manifests, marks, ordering, promises, protocol,
+    words,
+};
 
 /// A rule of the house.
 #[derive(Debug)]
@@ -25,20 +28,22 @@ pub const RULES: &[Rule] = &[
         "manifests inherit versions, lints and dependencies, and use what they name",
         manifests::check,
     ),
+    rule("lint", "the root denies the lints of the list, and no crate opens one as a whole", lints::check),
+    rule("root-file", "what people and tools look for at the root is there", files::root_files),
     rule("header", "each Rust file begins with //! and what it is for", files::headers),
     rule("size", "Rust files stay short enough to be read in one go", files::sizes),
-    rule("ascii", "texts are ASCII", files::ascii),
+    rule("ascii", "texts and the names of files are ASCII", files::ascii),
     rule(
         "unsafe",
         "only listed files open unsafe code, and every use of it has its SAFETY comment",
-        files::unsafe_code,
+        files::unsafe_uses,
     ),
     rule(
         "ordering",
         "each atomic ordering has its ORDERING(tag) comment, and tags come in pairs",
         ordering::check,
     ),
-    rule("mark", "comments bear only the known marks", words::marks),
+    rule("mark", "comments bear only the known marks", marks::marks),
     rule("word", "no leftovers, no ignored tests, no sleeping tests", words::words),
     rule("glossary", "documents use the glossary's words, not those beside them", words::glossary),
     rule("sdk-budget", "the smallest extension costs few crates, no runtime, no C", budget::check),
@@ -48,6 +53,8 @@ pub const RULES: &[Rule] = &[
         "docs/protocol.md was read again after a change of the protocol's source",
         protocol::check,
     ),
+    rule("task", "each `cargo xtask NAME` that is spoken of can be run", promises::tasks),
+    rule("bench-id", "docs/specification.md names only ids that a bench reports", promises::bench_ids),
     rule("link", "links, anchors and paths in documents lead somewhere", links::check),
     rule(
         "promise",

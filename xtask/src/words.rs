@@ -1,30 +1,19 @@
-//! Words: marks in comments, leftovers in code, and the glossary in documents.
+//! Words: leftovers in code, tests that are left out or wait for a time, and the glossary in documents.
 
 use crate::rules::Failure;
-use crate::source::{Line, Source};
+use crate::source::Source;
+use crate::tokens::{self, Token};
 use crate::workspace::Workspace;
 
-/// Marks that stand for themselves.
-const MARKS: &[&str] = &["SAFETY", "INVARIANT", "LIMIT"];
-
-/// Kinds of what is left to do: `TODO-design: ...`.
-const TODO_KINDS: &[&str] = &["design", "cleanup", "robustness", "performance"];
-
-/// Marks of what should have been done.
-const LEFTOVERS: &[&str] = &["TODO", "FIXME", "XXX", "HACK"];
-
-/// Code that is not to be there, why, and whether tests are meant alone.
+/// Macros that are not to be there, and why.
 const UNWANTED: &[(&str, &str)] = &[
-    ("todo!(", "do it, or return an error that says what is missing"),
-    ("unimplemented!(", "do it, or return an error that says what is missing"),
-    ("dbg!(", "remove it, or make it a `tracing` event"),
-    ("#[ignore", "a test that lacks something prints `skipped: NAME: why`, and is counted"),
+    ("todo", "do it, or return an error that says what is missing"),
+    ("unimplemented", "do it, or return an error that says what is missing"),
+    ("dbg", "remove it, or make it a `tracing` event"),
 ];
 
-const SLEEPS: &[&str] = &["thread::sleep(", "time::sleep("];
-
-/// In an assertion: a bound on how long something took.
-const MAXIMUM: &str = "elapsed() <";
+/// Parts of a file's text without which no failure of [`words`] is in it.
+const SUSPECTS: &[&str] = &["todo!", "unimplemented!", "dbg!", "#[ignore", "cfg_attr", "sleep", "elapsed()"];
 
 /// The glossary.
 const GLOSSARY: &str = "docs/glossary.md";
@@ -66,89 +55,72 @@ const ORDINARY: &[&str] = &[
     "blob",
 ];
 
-/// Comments with a mark that means nothing here.
-pub(crate) fn marks(workspace: &Workspace) -> Vec<Failure> {
-    let mut failures = Vec::new();
-    for (path, source) in workspace.sources() {
-        for (number, line) in source.numbered().filter(|(_, line)| !line.remark().is_empty()) {
-            if let Some(word) =
-                line.comment.split(|c: char| !c.is_alphanumeric() && c != '-').find(|w| LEFTOVERS.contains(w))
-            {
-                let remedy =
-                    "do it, or say what is missing as TODO-design, -cleanup, -robustness or -performance";
-                failures.push(Failure::at(
-                    path,
-                    number,
-                    format!("`{word}` says neither what nor why"),
-                    remedy,
-                ));
-            } else if let Some(mark) = mark(line).filter(|mark| !is_known(mark)) {
-                let remedy = "use SAFETY, ORDERING(tag), INVARIANT, LIMIT or TODO-kind, or write a sentence";
-                failures.push(Failure::at(path, number, format!("`{mark}` is no known mark"), remedy));
-            }
-        }
-    }
-    failures
-}
-
-/// What stands before the colon, if it looks like a mark.
-fn mark(line: &Line) -> Option<&str> {
-    let (mark, _) = line.remark().split_once(':')?;
-    let capitals = mark.bytes().take_while(u8::is_ascii_uppercase).count();
-    // As in `TODO-design` and `ORDERING(slot)`; names such as FNV-1a are no marks.
-    let tail = mark[capitals..].trim_start_matches(['-', '(']).trim_end_matches(')');
-    let is_tail = |byte: u8| byte.is_ascii_lowercase() || matches!(byte, b'-' | b'_');
-    let is_mark = capitals >= 3
-        && matches!(mark.as_bytes().get(capitals), None | Some(b'-' | b'('))
-        && tail.bytes().all(is_tail);
-    is_mark.then_some(mark)
-}
-
-fn is_known(mark: &str) -> bool {
-    MARKS.contains(&mark)
-        || mark.strip_prefix("TODO-").is_some_and(|kind| TODO_KINDS.contains(&kind))
-        || mark
-            .strip_prefix("ORDERING(")
-            .and_then(|rest| rest.strip_suffix(')'))
-            .is_some_and(|tag| !tag.is_empty())
-}
-
 /// Code that is not to be there.
 pub(crate) fn words(workspace: &Workspace) -> Vec<Failure> {
     let mut failures = Vec::new();
-    let suspects =
-        UNWANTED.iter().map(|(unwanted, _)| *unwanted).chain(SLEEPS.iter().copied()).chain([MAXIMUM]);
-    let suspects: Vec<&str> = suspects.collect();
     for (path, source) in workspace.sources() {
         // Most files have none of them, and one look at a whole file is quick.
         let text = workspace.text(path).unwrap_or_default();
-        if !suspects.iter().any(|suspect| text.contains(suspect)) {
+        if !SUSPECTS.iter().any(|suspect| text.contains(suspect)) {
             continue;
         }
-        for (number, line) in source.numbered() {
-            for (unwanted, remedy) in UNWANTED.iter().filter(|(unwanted, _)| line.code.contains(unwanted)) {
-                failures.push(Failure::at(path, number, format!("`{unwanted}`"), remedy));
-            }
-            let sleeps = SLEEPS.iter().any(|sleep| line.code.contains(sleep));
-            let is_maximum = line.code.contains("assert") && line.code.contains(MAXIMUM);
-            let is_meant = line.is_test && (sleeps || is_maximum);
-            if !is_meant || source.is_in_loop(number) || has_own_time(source, number) {
-                continue;
-            }
-            failures.push(if sleeps {
-                Failure::at(
-                    path,
-                    number,
-                    "a test sleeps and hopes",
-                    "wait for a level in a loop, with a bound",
-                )
-            } else {
+        let tokens = tokens::tokens(source);
+        for (unwanted, remedy) in UNWANTED {
+            let is_macro = |place: usize| {
+                tokens::text(&tokens, place + 1) == "!"
+                    && ["(", "[", "{"].contains(&tokens::text(&tokens, place + 2))
+            };
+            let is_unwanted = |place: &usize| tokens[*place].text == *unwanted && is_macro(*place);
+            let lines = (0..tokens.len()).filter(is_unwanted).map(|place| tokens[place].line);
+            failures.extend(lines.map(|line| Failure::at(path, line, format!("`{unwanted}!`"), remedy)));
+        }
+        for line in tokens::attributes(&tokens).filter_map(ignored) {
+            let remedy = "a test that lacks something prints `skipped: NAME: why`, and is counted";
+            failures.push(Failure::at(path, line, "`#[ignore]`", remedy));
+        }
+        let is_meant = |line: usize| !source.is_in_loop(line) && !has_own_time(source, line);
+        for (place, token) in tokens.iter().enumerate().filter(|(_, token)| token.is_test) {
+            if is_sleep(&tokens, place) && is_meant(token.line) {
+                let remedy = "wait for a level in a loop, with a bound";
+                failures.push(Failure::at(path, token.line, "a test sleeps and hopes", remedy));
+            } else if is_maximum(&tokens, place) && is_meant(token.line) {
                 let remedy = "measure it in a bench; a test waits with a bound in a loop";
-                Failure::at(path, number, "a test asserts a maximum time", remedy)
-            });
+                failures.push(Failure::at(path, token.line, "a test asserts a maximum time", remedy));
+            }
         }
     }
     failures
+}
+
+/// The line of an attribute that takes a test out, under a condition or always.
+fn ignored(attribute: &[Token<'_>]) -> Option<usize> {
+    let found = tokens::places(attribute, &["ignore"]).find(|place| {
+        *place == 2 || (tokens::text(attribute, 2) == "cfg_attr" && attribute[place - 1].text == ",")
+    });
+    found.map(|place| attribute[place].line)
+}
+
+/// Whether this is a call of a function `sleep`, or gives one another name. A method of that name is somebody's own.
+fn is_sleep(tokens: &[Token<'_>], place: usize) -> bool {
+    let before = place.checked_sub(1).map_or("", |before| tokens::text(tokens, before));
+    tokens[place].text == "sleep"
+        && ["(", "as"].contains(&tokens::text(tokens, place + 1))
+        && ![".", "fn"].contains(&before)
+}
+
+/// Whether this is the time since something, below a bound, in an assertion.
+fn is_maximum(tokens: &[Token<'_>], place: usize) -> bool {
+    let text = |at: usize| tokens::text(tokens, at);
+    if text(place) != "elapsed" || text(place + 1) != "(" {
+        return false;
+    }
+    let mut end = place + 3;
+    // As in `elapsed().as_millis()`.
+    while text(end) == "." && text(end + 2) == "(" && text(end + 3) == ")" {
+        end += 4;
+    }
+    let statement = tokens[..place].iter().rev().take_while(|token| ![";", "{", "}"].contains(&token.text));
+    text(end) == "<" && statement.into_iter().any(|token| token.text.contains("assert"))
 }
 
 /// Whether the test's clock is one that it moves itself.
@@ -231,23 +203,49 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn marks_of(text: &str) -> Vec<String> {
-        Source::new(text).lines.iter().filter_map(mark).map(str::to_owned).collect()
+    fn places_of(text: &str, is: impl Fn(&[Token<'_>], usize) -> bool) -> usize {
+        let source = Source::new(text);
+        let tokens = tokens::tokens(&source);
+        (0..tokens.len()).filter(|place| is(&tokens, *place)).count()
     }
 
     #[test]
-    fn a_mark_begins_its_comment() {
-        assert_eq!(
-            marks_of("// SAFETY: so.\n/// LIMIT: so.\n// ORDERING(a-b): so."),
-            ["SAFETY", "LIMIT", "ORDERING(a-b)"]
-        );
-        assert_eq!(marks_of("// TODO-design: so.\n// NOTE: so."), ["TODO-design", "NOTE"]);
-        assert!(
-            marks_of("// It: so.\n// FNV-1a: so.\n// The SAFETY: so.\n// A: b\nlet a = \"NOTE: so\";")
-                .is_empty()
-        );
-        assert!(is_known("TODO-design") && is_known("ORDERING(x)") && is_known("LIMIT"));
-        assert!(!is_known("TODO-later") && !is_known("ORDERING()") && !is_known("NOTE"));
+    fn sleeps_and_maximum_times_are_known_in_each_form() {
+        for text in
+            ["thread::sleep(A);", "sleep(A)", "tokio::time::sleep(A).await", "use thread::sleep as rest;"]
+        {
+            assert_eq!(places_of(text, is_sleep), 1, "{text}");
+        }
+        for text in ["self.sleep(1);", "async fn sleep() {}", "use thread::sleep;", "sleep_for_ever()"] {
+            assert_eq!(places_of(text, is_sleep), 0, "{text}");
+        }
+        for text in [
+            "assert!(a.elapsed() < B);",
+            "assert!(a.elapsed().as_millis() <= 5, \"late\");",
+            "assert!(\n    a.elapsed().as_secs() < 5,\n);",
+        ] {
+            assert_eq!(places_of(text, is_maximum), 1, "{text}");
+        }
+        for text in
+            ["while a.elapsed() < B {}", "assert!(a.elapsed() >= B);", "assert!(c); let d = a.elapsed() < B;"]
+        {
+            assert_eq!(places_of(text, is_maximum), 0, "{text}");
+        }
+    }
+
+    #[test]
+    fn ignored_tests_are_known_in_each_form() {
+        for (text, expected) in [
+            ("#[ignore]", Some(1)),
+            ("#[ignore = \"slow\"]", Some(1)),
+            ("#[cfg_attr(\n    unix,\n    ignore\n)]", Some(3)),
+            ("#[cfg_attr(ignore, inline)]", None),
+            ("#[clap(ignore)]", None),
+        ] {
+            let source = Source::new(text);
+            let tokens = tokens::tokens(&source);
+            assert_eq!(tokens::attributes(&tokens).find_map(ignored), expected, "{text}");
+        }
     }
 
     #[test]

@@ -3,8 +3,12 @@
 //! Reading it and asking cargo are two steps, so that a copy can be judged with what cargo said of the original.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -45,19 +49,28 @@ impl Workspace {
     pub fn read(root: &Path, cargo: Cargo) -> anyhow::Result<Self> {
         let mut workspace =
             Self { root: root.to_path_buf(), cargo, files: BTreeMap::new(), sources: BTreeMap::new() };
-        workspace.read_again(&walk(root)?)?;
+        workspace.read_again(&list(root)?)?;
         Ok(workspace)
     }
 
-    /// Reads some files of the tree once more, new ones included.
+    /// Reads some files of the tree once more, new ones included. What is gone is forgotten.
     ///
     /// # Errors
     ///
     /// A file cannot be read.
     pub fn read_again(&mut self, paths: &[String]) -> anyhow::Result<()> {
         for path in paths {
-            let bytes = fs::read(self.root.join(path)).with_context(|| path.clone())?;
-            let text = String::from_utf8(bytes).ok();
+            let text = match fs::read(self.root.join(path)) {
+                Ok(bytes) => String::from_utf8(bytes).ok(),
+                // A name that is no text is known only as it is shown, which is no name to read it by.
+                Err(_) if path.contains(char::REPLACEMENT_CHARACTER) => None,
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    self.files.remove(path);
+                    self.sources.remove(path);
+                    continue;
+                }
+                Err(error) => return Err(error).with_context(|| path.clone()),
+            };
             if let Some(text) = text.as_ref().filter(|_| is_a(path, "rs")) {
                 self.sources.insert(path.clone(), Arc::new(Source::new(text)));
             }
@@ -77,8 +90,13 @@ impl Workspace {
         self.texts("md")
     }
 
+    /// Every file with its text, if it is one.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.files.iter().map(|(path, text)| (path.as_str(), text.as_deref()))
+    }
+
     pub(crate) fn all_texts(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.files.iter().filter_map(|(path, text)| Some((path.as_str(), text.as_deref()?)))
+        self.files().filter_map(|(path, text)| Some((path, text?)))
     }
 
     pub(crate) fn texts(&self, extension: &str) -> impl Iterator<Item = (&str, &str)> {
@@ -100,7 +118,11 @@ impl Workspace {
     /// Whether `path` is a file or a folder of the tree.
     pub(crate) fn exists(&self, path: &str) -> bool {
         let path = path.trim_end_matches('/');
-        self.files.contains_key(path) || self.is_folder(path)
+        self.has_file(path) || self.is_folder(path)
+    }
+
+    pub(crate) fn has_file(&self, path: &str) -> bool {
+        self.files.contains_key(path)
     }
 
     pub(crate) fn is_folder(&self, path: &str) -> bool {
@@ -114,12 +136,35 @@ fn is_a(path: &str, extension: &str) -> bool {
     path.strip_suffix(extension).is_some_and(|path| path.ends_with('.'))
 }
 
-/// Paths of all files below `root`, with `/` between.
+/// Paths of the files of the tree at `root`, with `/` between: what git has or would take, so that what it ignores is
+/// nobody's business. A tree without git, such as an unpacked archive, is walked.
 ///
 /// # Errors
 ///
-/// A folder cannot be read.
-pub fn walk(root: &Path) -> anyhow::Result<Vec<String>> {
+/// A folder cannot be read, or git does not understand the tree: the text is git's.
+pub fn list(root: &Path) -> anyhow::Result<Vec<String>> {
+    if !root.join(".git").exists() {
+        return walk(root);
+    }
+    let arguments = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+    let output = match Command::new("git").args(arguments).current_dir(root).output() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return walk(root),
+        output => output.context("git could not be run")?,
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "git ls-files: {}", said.trim_end());
+    // Not what git still has and the disk no longer does, and no links: walking finds neither.
+    let is_file = |path: &OsStr| root.join(path).symlink_metadata().is_ok_and(|it| it.is_file());
+    let paths = output.stdout.split(|byte| *byte == 0).map(OsStr::from_bytes);
+    let mut found: Vec<_> =
+        paths.filter(|path| is_file(path)).map(|path| path.to_string_lossy().into_owned()).collect();
+    found.sort();
+    // Where a merge is not done, git has a path more than once.
+    found.dedup();
+    Ok(found)
+}
+
+fn walk(root: &Path) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {

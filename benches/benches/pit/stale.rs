@@ -92,8 +92,11 @@ impl Expiry for Ours {
 /// comes up: memory for everything that was ever registered.
 #[derive(Default)]
 struct Heap {
-    state: Mutex<(BinaryHeap<Reverse<(u64, u64)>>, Vec<bool>)>,
+    state: Mutex<Deadlines>,
 }
+
+/// Deadlines with keys, and which keys are still there.
+type Deadlines = (BinaryHeap<Reverse<(u64, u64)>>, Vec<bool>);
 
 impl Expiry for Heap {
     type Key = u64;

@@ -1,9 +1,13 @@
 //! What an attempt of a step needs before it may begin: a claim of the arbiter and leases of models.
 
+use std::pin::pin;
+
 use arbitration::{Arbiter, ClaimError, ClaimSpec, Grant, OwnerId};
+use futures_util::FutureExt as _;
 use pit_core::priority::Priority;
 use pool_manager::{AllocateError, Holder, ModelId, PoolManager};
 
+use super::Expiring;
 use crate::melody::{Lease, PlanStep};
 use crate::pit::Pit;
 
@@ -35,6 +39,7 @@ const RUN: OwnerId = OwnerId::new(1);
 pub struct Admission {
     arbiter: Arbiter,
     pools: PoolManager,
+    expiring: Expiring,
     holder: Holder,
     claim: ClaimSpec,
     models: Vec<ModelId>,
@@ -68,8 +73,8 @@ impl Admission {
         let mut models = step.leases.iter().map(model).collect::<Result<Vec<_>, _>>()?;
         // INVARIANT: every step leases in one order, so that no two wait for what the other one holds.
         models.sort_unstable();
-        let (arbiter, pools, holder) = (pit.arbiter.clone(), pit.pools.clone(), holder.clone());
-        Ok(Self { arbiter, pools, holder, claim, models })
+        let (arbiter, pools, expiring) = (pit.arbiter.clone(), pit.pools.clone(), pit.expiring.clone());
+        Ok(Self { arbiter, pools, expiring, holder: holder.clone(), claim, models })
     }
 
     /// Waits for everything: first what many share (cores), then the scarce models, in the one order that all
@@ -88,7 +93,15 @@ impl Admission {
         let mut leases = Vec::with_capacity(self.models.len());
         for model in &self.models {
             let request = pool_manager::Request::new(*model).held_by(&self.holder);
-            leases.push(self.pools.allocate_async(request).await?);
+            let mut lease = pin!(self.pools.allocate_async(request));
+            let lease = match lease.as_mut().now_or_never() {
+                Some(lease) => lease?,
+                None => {
+                    self.expiring.look_again();
+                    lease.await?
+                }
+            };
+            leases.push(lease);
         }
         Ok(Admitted { _grant: grant, _leases: leases })
     }

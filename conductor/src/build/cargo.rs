@@ -3,6 +3,7 @@
 //!
 //! This file must not know which programs are fresh; it builds what it is told.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ use crate::terminal::is_without_colours;
 const DESCRIBE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Columns of cargo's progress line, which is read and not shown.
 const PROGRESS_COLUMNS: &str = "160";
+/// LIMIT: binaries that are told where the one that was named is not among them.
+const BINARIES_TOLD_MAX: usize = 16;
 
 /// One cargo, for all packages of one workspace.
 pub(super) struct Build<'a> {
@@ -49,13 +52,17 @@ impl Build<'_> {
         let display = Display::new(screen, &packages);
         let (stdout, stderr) = (cargo.take_stdout(), cargo.take_stderr());
         let mut programs = vec![None; targets.len()];
+        let mut others = vec![BTreeSet::new(); targets.len()];
         let messages = pieces(stdout, |piece| {
             if let Some(Message::Compiled { package, is_fresh, binary }) = Message::parse(piece) {
                 display.compiled(is_fresh);
                 let Some((name, file)) = binary else { return };
-                for (target, program) in targets.iter().zip(&mut programs) {
-                    if target.package == package && (program.is_none() || target.binary == name) {
-                        *program = Some(file.clone());
+                let of_package = targets.iter().enumerate().filter(|(_, target)| target.package == package);
+                for (index, target) in of_package {
+                    if target.binary == name {
+                        programs[index] = Some(file.clone());
+                    } else if others[index].len() < BINARIES_TOLD_MAX {
+                        others[index].insert(name.clone());
                     }
                 }
             }
@@ -77,10 +84,12 @@ impl Build<'_> {
             let extension = named.or(only).map(|target| target.extension.to_owned());
             return Err(BuildError::Failed { packages, extension, status: end, mistake });
         }
-        let found = targets.iter().zip(programs).map(|(target, program)| {
+        let found = targets.iter().zip(programs).zip(others).map(|((target, program), others)| {
             program.ok_or_else(|| BuildError::NoBinary {
                 extension: target.extension.to_owned(),
                 package: target.package.to_owned(),
+                binary: target.binary.clone(),
+                others: Vec::from_iter(others),
             })
         });
         found.collect()

@@ -9,6 +9,7 @@
 //! Cargo and `--describe` run under the host's launcher, so that they and all that they start end when the
 //! conductor does. This module must not know melodies.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -90,12 +91,16 @@ pub enum BuildError {
         mistake: Option<CompilerMistake>,
     },
     /// The build succeeded without making the program.
-    #[error("the package `{package}` has no binary for the extension `{extension}`")]
+    #[error("the package `{package}` has no binary `{binary}`, which the extension `{extension}` runs")]
     NoBinary {
         /// The extension.
         extension: String,
         /// Its package.
         package: String,
+        /// What its manifest names.
+        binary: String,
+        /// The binaries that the package has, sorted.
+        others: Vec<String>,
     },
     /// The new program says nothing usable of itself.
     #[error("the extension `{extension}` was built, but does not describe itself")]
@@ -130,8 +135,11 @@ impl BuildError {
 
     /// What to do about it.
     #[must_use]
-    pub fn help(&self) -> &'static str {
-        match self {
+    pub fn help(&self) -> Cow<'static, str> {
+        let text = match self {
+            Self::NoBinary { others, .. } if !others.is_empty() => {
+                return format!("run.command names the package's binary: {}", others.join(" or ")).into();
+            }
             Self::NoProgram { .. } => "put the program beside extension.toml, or add [build] cargo-package",
             Self::NoPackage { .. } => "keep extension.toml in the package's folder",
             Self::NoCargo => "install Rust (https://rustup.rs), or ship the program beside extension.toml",
@@ -139,7 +147,8 @@ impl BuildError {
             Self::Failed { .. } => "correct what the compiler says above and run again",
             Self::NoBinary { .. } => "run.command names the package's binary",
             Self::Describe { .. } => "is it made with extension_sdk's export!, of this version?",
-        }
+        };
+        text.into()
     }
 }
 
@@ -271,7 +280,8 @@ impl<'a> Builder<'a> {
         })?;
         let mut key = blake3::Hasher::new();
         key.update(manifest.file.as_os_str().as_encoded_bytes());
-        for text in [&build.cargo_package, &self.settings.build_profile] {
+        let binary = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for text in [&build.cargo_package, &binary, &self.settings.build_profile] {
             key.update(&[0]).update(text.as_bytes());
         }
         for (name, value) in environment::build_variables(environment) {
@@ -282,7 +292,7 @@ impl<'a> Builder<'a> {
         let target = Target {
             extension: &manifest.name,
             package: &build.cargo_package,
-            binary: program.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            binary,
             record: self.settings.data_dir.join("builds").join(record),
         };
         Ok((workspace, target))

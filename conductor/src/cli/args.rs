@@ -37,9 +37,10 @@ pub struct Global {
     /// Folder for artifacts and caches [default: $XDG_DATA_HOME/symphony or ~/.local/share/symphony].
     #[arg(long = "data", value_name = "DIR", global = true)]
     pub data: Option<PathBuf>,
-    /// Folder whose subfolders are extensions; may be given several times, the first wins. The folders
-    /// `extensions` beside the melody and the current folder, and upward from there, follow; last the extension
-    /// of the current folder and those in its folders.
+    /// Folder whose subfolders are extensions; may be given several times, the first wins. Then follow the
+    /// folders `extensions` from the melody upward, then from the current folder upward each folder's own
+    /// extension and those in its `extensions`, last those in the current folder's folders: all of these only
+    /// where they belong to you or root and not everybody may write to them.
     #[arg(long = "extensions", value_name = "DIR", global = true)]
     pub extensions: Vec<PathBuf>,
     /// The project's configuration file [default: $SYMPHONY_CONFIG, else the nearest conductor.toml from here
@@ -61,7 +62,7 @@ pub enum Command {
     /// Run a melody: build what it needs, show its steps filling in, store its outputs.
     ///
     /// Progress and logs go to stderr, the result to stdout. Ctrl-C once cancels the run cleanly, twice
-    /// ends it at once.
+    /// ends it at once. SIGUSR1 has it tell what it is doing and what waits for what: kill -USR1 PID.
     Run(Run),
     /// Call one method of an extension and print its answer as JSON.
     ///
@@ -214,6 +215,29 @@ pub enum Artifacts {
     Verify {
         /// Its name or its digest [default: everything stored].
         artifact: Option<String>,
+    },
+    /// Remove names, so that what nothing else refers to can be collected.
+    ///
+    /// Nothing is removed from the disk before `conductor artifacts collect`. What the document of a run says of its
+    /// outputs holds as long as their names are there.
+    Remove {
+        /// Names (`RUN/NAME`), or runs (`RUN`) with all their names.
+        #[arg(value_name = "NAME", required_unless_present = "older_than")]
+        names: Vec<String>,
+        /// The names of all runs that began so long ago: 30d, 12h, 90m.
+        #[arg(long, value_name = "TIME", conflicts_with = "names")]
+        older_than: Option<String>,
+        /// Only say which ones.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Remove from the disk what no name and no living process refers to.
+    ///
+    /// Every output of a run has a name until `conductor artifacts remove` removes it. Runs may go on meanwhile.
+    Collect {
+        /// Only say how much no name refers to.
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 

@@ -1,4 +1,4 @@
-//! `artifacts list | get | verify`: what runs have stored.
+//! `artifacts list | get | verify`: what runs have stored. What removes is in `removal`.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -26,7 +26,7 @@ struct Row {
     error: Option<String>,
 }
 
-fn open(surroundings: &Surroundings) -> Result<Store, Failure> {
+pub(super) fn open(surroundings: &Surroundings) -> Result<Store, Failure> {
     pit::open_store(&surroundings.settings.data_dir).map_err(data_folder_failure)
 }
 

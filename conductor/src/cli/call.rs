@@ -8,11 +8,12 @@ use extension_host::diagnostic::closest;
 use ipc_protocol::Codec;
 use ipc_transport::payload::DecodeError;
 use ipc_transport::{Answer, CallError, CallResult, Encoded, Payload, ProgressSink, Request};
+use pit_core::clock::SystemClock;
 use serde_json::Value;
-use stale_manager::StaleManager;
 
 use super::args;
 use super::{Surroundings, prepare, stdout_failed};
+use crate::bridge::Expiring;
 use crate::build::Effort;
 use crate::config::parse_timeout;
 use crate::engine::{StepError, Where, report};
@@ -53,6 +54,7 @@ pub(super) async fn call(
     let timeout = timeout.transpose()?;
     let catalog = prepare::find(surroundings, None)?;
     let manifests = prepare::with_required(&catalog, [extension.to_owned()])?;
+    prepare::warn_of_hidden(surroundings, &catalog, &manifests);
     let built = prepare::build(surroundings, &manifests, Effort::AsNeeded, &mut cancellation).await?;
     let described = built.iter().find(|built| built.name == extension);
     let described = described.and_then(|built| built.description.as_ref().ok());
@@ -70,12 +72,13 @@ pub(super) async fn call(
             .with_help(format!("see what it takes: conductor extensions show {extension}")));
     }
     let is_idempotent = method_described.is_some_and(|method| method.idempotent || method.pure);
+    let expiring = Expiring::new(SystemClock::new());
     let hosting =
-        Hosting::begin(settings, &manifests, &built, &StaleManager::new()).map_err(Failure::environment)?;
+        Hosting::begin(settings, &manifests, &built, &expiring, None).map_err(Failure::environment)?;
     let caller = hosting.caller(extension).map_err(Failure::environment)?;
     let of_manifest = manifests.iter().find(|manifest| manifest.name == extension);
-    let of_manifest = of_manifest.and_then(|manifest| manifest.limits.call_time_max);
-    let timeout = timeout.or(of_manifest).unwrap_or(settings.step_timeout);
+    let call_time_max = of_manifest.and_then(|manifest| manifest.limits.call_time_max);
+    let timeout = timeout.or(call_time_max).unwrap_or(settings.step_timeout);
     let listener = Arc::new(CallListener::by_hand(&surroundings.screen, &arguments.method));
     let hear = Arc::clone(&listener);
     let request = Request::new(method, Payload::Encoded(payload), timeout).with_progress(ProgressSink::new(
@@ -94,7 +97,7 @@ pub(super) async fn call(
         Failure::silent(exit)
     })?;
     let output = value_of(result).map_err(|source| {
-        let place = Where { step: None, extension, item: None, is_idempotent };
+        let place = Where { step: None, extension, item: None, is_idempotent, call_time_max };
         failure(place, &arguments.method, timeout, source)
     })?;
     let mut out = io::stdout().lock();
@@ -127,7 +130,5 @@ fn choice(given: &str, mut names: Vec<&str>) -> String {
 
 fn failure(place: Where<'_>, method: &str, timeout: Duration, source: CallError) -> Failure {
     let error = StepError::Call { method: method.to_owned(), timeout, source };
-    let told = report(&error, place);
-    let help = format!("{} (at fault: {}; try again: {})", told.help, told.origin, told.retry);
-    Failure::failed(error).with_help(help)
+    Failure::reported(report(&error, place))
 }

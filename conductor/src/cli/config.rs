@@ -3,9 +3,12 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::fs::OpenOptions;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde_json::{Value, json};
 
 use super::args::Global;
@@ -14,12 +17,15 @@ use super::{stdout_failed, wrong_file};
 use crate::config::{self, Configuration, Layer, Origin};
 use crate::exit::{Exit, Failure};
 use crate::printable;
+use crate::trust::Distrusted;
 
 /// The settings, and the files that were read for them.
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) configuration: Configuration,
     files: Vec<ConfigurationFile>,
+    /// Found upward and passed over.
+    pub(super) distrusted: Vec<Distrusted>,
 }
 
 #[derive(Debug)]
@@ -45,8 +51,13 @@ pub(super) fn read(global: &Global, current: &Path) -> Result<Read, Failure> {
     let by_variable = get("SYMPHONY_CONFIG").filter(|file| !file.is_empty()).map(PathBuf::from);
     let named = global.config.clone().map(|file| (current.join(file), "--config names it"));
     let named = named.or_else(|| Some((current.join(by_variable?), "$SYMPHONY_CONFIG names it")));
-    let nearest = || Some((config::find_file(current)?, "it is the nearest one upward from here"));
-    if let Some((file, why)) = named.or_else(nearest) {
+    let mut distrusted = Vec::new();
+    let mut nearest = || {
+        let found;
+        (found, distrusted) = config::find_file(current);
+        Some((found?, "it is the nearest one upward from here"))
+    };
+    if let Some((file, why)) = named.or_else(&mut nearest) {
         // The user's own may be the nearest one too.
         if !files.iter().any(|known| known.file == file) {
             layers.push(read_file(&file, why)?);
@@ -58,7 +69,7 @@ pub(super) fn read(global: &Global, current: &Path) -> Result<Read, Failure> {
     let mut configuration = Configuration::new(layers, get)
         .map_err(|error| Failure::environment(error).with_help("name a folder with --data DIR"))?;
     configuration.settings.data_dir = current.join(&configuration.settings.data_dir);
-    Ok(Read { configuration, files })
+    Ok(Read { configuration, files, distrusted })
 }
 
 fn flags(global: &Global) -> Result<Layer, config::ValueError> {
@@ -78,16 +89,27 @@ fn read_file(file: &Path, why: &str) -> Result<Layer, Failure> {
         let context = format!("the configuration {} cannot be read", file.display());
         Failure::usage(anyhow::Error::from(error).context(context)).with_help(why)
     };
-    let bytes = std::fs::metadata(file).map_err(unreadable)?.len();
-    if bytes > config::FILE_BYTES_MAX {
-        return Err(unreadable(io::ErrorKind::FileTooLarge.into()));
-    }
-    let text = std::fs::read_to_string(file).map_err(unreadable)?;
+    let text = read_bounded(file).map_err(unreadable)?;
     Layer::from_file(file, &text).map_err(|found| wrong_file(&found))
 }
 
+/// The text of a file, of which a device may have no end; a pipe would be waited for.
+fn read_bounded(file: &Path) -> io::Result<String> {
+    let opened =
+        OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(file)?;
+    if opened.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::other("it is a pipe"));
+    }
+    let mut text = String::new();
+    let bytes = opened.take(config::FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if bytes as u64 > config::FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it has more than {} bytes", config::FILE_BYTES_MAX)));
+    }
+    Ok(text)
+}
+
 pub(super) fn show(global: &Global, current: &Path) -> Result<Exit, Failure> {
-    let Read { configuration, files } = read(global, current)?;
+    let Read { configuration, files, distrusted } = read(global, current)?;
     if global.json {
         let settings: serde_json::Map<String, Value> = configuration
             .shown()
@@ -101,6 +123,11 @@ pub(super) fn show(global: &Global, current: &Path) -> Result<Exit, Failure> {
             .map(|file| {
                 json!({ "file": file.file.to_string_lossy(), "whose": file.whose, "read": file.is_there })
             })
+            .chain(distrusted.iter().map(|file| {
+                json!({
+                    "file": file.found.to_string_lossy(), "whose": "others", "read": false, "ignored": file.why
+                })
+            }))
             .collect();
         write_json(&json!({ "settings": settings, "files": files })).map_err(stdout_failed)?;
         return Ok(Exit::Success);
@@ -126,6 +153,10 @@ pub(super) fn show(global: &Global, current: &Path) -> Result<Exit, Failure> {
         let state = if file.is_there { "" } else { ", which is not there" };
         let text = format!("the {}'s file: {}{state}", file.whose, file.file.display());
         writeln!(out, "{gap}{}", printable::line(&text)).map_err(stdout_failed)?;
+    }
+    for Distrusted { found, why } in &distrusted {
+        let text = format!("ignored: {}, because {why}", found.display());
+        writeln!(out, "{}", printable::line(&text)).map_err(stdout_failed)?;
     }
     Ok(Exit::Success)
 }

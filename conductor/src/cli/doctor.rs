@@ -6,22 +6,41 @@ use serde_json::json;
 
 use super::table::{Table, write_json};
 use super::{Surroundings, stdout_failed};
+use crate::config::Settings;
 use crate::doctor::{State, examine, is_fit};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, chain};
 use crate::printable;
 use crate::signals::Cancellation;
 
-pub(super) async fn doctor(
-    surroundings: &Surroundings,
+pub(super) async fn doctor(surroundings: &Surroundings, cancellation: Cancellation) -> Result<Exit, Failure> {
+    show(Ok(&surroundings.settings), surroundings.json, cancellation).await
+}
+
+/// The same where there are no settings because of this failure.
+pub(super) async fn without_settings(
+    failure: &Failure,
+    json: bool,
+    cancellation: Cancellation,
+) -> Result<Exit, Failure> {
+    let why = failure.error.as_ref().map(|error| chain(error.as_ref())).unwrap_or_default();
+    // Mistakes of a file were shown whole: the first one with its place is enough.
+    let why = why.lines().take(2).map(str::trim).collect::<Vec<_>>().join(" ");
+    let help = failure.help.as_deref().unwrap_or("correct it and look again");
+    show(Err((&why, help)), json, cancellation).await
+}
+
+async fn show(
+    settings: Result<&Settings, (&str, &str)>,
+    json: bool,
     mut cancellation: Cancellation,
 ) -> Result<Exit, Failure> {
     let checks = tokio::select! {
         biased;
         exit = cancellation.wait() => return Err(Failure::silent(exit)),
-        checks = examine(&surroundings.settings) => checks,
+        checks = examine(settings) => checks,
     };
     let is_fit = is_fit(&checks);
-    if surroundings.json {
+    if json {
         write_json(&json!({ "fit": is_fit, "checks": checks })).map_err(stdout_failed)?;
     } else {
         let mut table = Table::new(&["STATE", "WHAT", "FOUND"]);

@@ -1,8 +1,12 @@
 //! `extensions list | show | check | build`.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
-use std::path::Path;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use extension_host::{Diagnostic, Diagnostics, Manifest, Severity};
 use serde_json::{Value, json};
@@ -159,7 +163,7 @@ pub(super) fn check(surroundings: &Surroundings, path: Option<&Path>) -> Result<
         match &entry.manifest {
             Ok(manifest) => {
                 found.append(manifest.notes.clone());
-                found.append(missing_program(manifest));
+                found.append(unusable_program(manifest));
             }
             Err(wrong) => found.append(wrong.clone()),
         }
@@ -194,16 +198,48 @@ pub(super) fn check(surroundings: &Surroundings, path: Option<&Path>) -> Result<
     Ok(exit)
 }
 
-/// A program that is neither there nor can be built is found here and not at the first call.
-fn missing_program(manifest: &Manifest) -> Diagnostics {
-    let program = manifest.file.with_file_name(&manifest.run.command[0]);
-    if manifest.build.is_some() || program.is_file() {
+/// A program that cannot be executed, and is not built either, is found here and not at the first call.
+fn unusable_program(manifest: &Manifest) -> Diagnostics {
+    if manifest.build.is_some() {
         return Diagnostics::default();
     }
-    let message = format!("the program {} is missing", program.display());
-    Diagnostic::whole_file(Severity::Error, &manifest.file, message)
-        .with_hint("put it there, or add [build] cargo-package")
-        .into()
+    let program = manifest.file.with_file_name(&manifest.run.command[0]);
+    let shown = program.display();
+    let (message, hint) = match program.metadata() {
+        Ok(metadata) if !metadata.is_file() => {
+            (format!("the program {shown} is no file"), "name the program itself".to_owned())
+        }
+        Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => {
+            (format!("the program {shown} is not executable"), format!("make it so: chmod +x {shown}"))
+        }
+        Ok(_) => match interpreter_of(&program).filter(|interpreter| !interpreter.is_file()) {
+            None => return Diagnostics::default(),
+            Some(interpreter) => {
+                let hint = match interpreter.as_os_str().as_bytes().ends_with(b"\r") {
+                    true => "the line must not end with a carriage return",
+                    false => "install it, or correct the line",
+                };
+                let named = interpreter.display();
+                (format!("{named} is missing, which the `#!` line of {shown} names"), hint.to_owned())
+            }
+        },
+        Err(_) => (
+            format!("the program {shown} is missing"),
+            "put it there, or add [build] cargo-package".to_owned(),
+        ),
+    };
+    Diagnostic::whole_file(Severity::Error, &manifest.file, message).with_hint(hint).into()
+}
+
+/// What the kernel executes for a script: the first word of its `#!` line.
+fn interpreter_of(program: &Path) -> Option<PathBuf> {
+    /// LIMIT: bytes of the line that the kernel reads.
+    const LINE_BYTES_MAX: u64 = 256;
+    let mut beginning = Vec::new();
+    File::open(program).ok()?.take(LINE_BYTES_MAX).read_to_end(&mut beginning).ok()?;
+    let line = beginning.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    let mut words = line.split(|&byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
+    words.next().map(|word| OsStr::from_bytes(word).into())
 }
 
 pub(super) async fn build(

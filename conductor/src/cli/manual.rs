@@ -23,7 +23,9 @@ pub(super) fn completions(shell: Shell) -> Result<Exit, Failure> {
 }
 
 pub(super) fn man(folder: Option<&Path>) -> Result<Exit, Failure> {
-    let command = Arguments::command().disable_help_subcommand(true);
+    let mut command = Arguments::command().disable_help_subcommand(true);
+    command.build();
+    let command = for_pages(command);
     let page = main_page(command.clone()).map_err(Failure::failed)?;
     match folder {
         None => {
@@ -43,6 +45,21 @@ pub(super) fn man(folder: Option<&Path>) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Success)
+}
+
+/// The command and all below it as pages tell them: the line of use as `--help` has it, with the values that are
+/// expected, and arguments apart from options.
+fn for_pages(mut command: Command) -> Command {
+    let usage = command.render_usage().to_string();
+    let usage = usage.strip_prefix("Usage: ").unwrap_or(&usage).to_owned();
+    command
+        .override_usage(usage)
+        .mut_args(
+            |argument| {
+                if argument.is_positional() { argument.help_heading("Arguments") } else { argument }
+            },
+        )
+        .mut_subcommands(for_pages)
 }
 
 /// The page of `conductor` itself, with the end of its help as sections of their own.

@@ -3,6 +3,7 @@
 //! Each command is a file of its own and returns an [`Exit`] or a [`Failure`]; stdout belongs to results,
 //! stderr to progress, logs and errors. Commands must not print errors themselves.
 
+use std::cell::Cell;
 use std::env;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use crate::logs;
 use crate::printable;
 use crate::progress::Screen;
 use crate::signals::{Cancellation, survive_file_size_limit};
+use crate::trust::Distrusted;
 
 pub mod args;
 mod artifacts;
@@ -28,11 +30,15 @@ mod manual;
 mod melody;
 mod new;
 mod prepare;
+mod removal;
 mod run;
 mod table;
 mod topics;
 
 use args::{Arguments, Command, Global};
+
+/// LIMIT: warnings about what is ignored because others could have put it there.
+const DISTRUSTED_TOLD_MAX: usize = 8;
 
 /// What every command gets.
 #[derive(Debug)]
@@ -43,6 +49,8 @@ struct Surroundings {
     screen: Screen,
     /// Whether stdout gets one JSON document instead of text.
     json: bool,
+    /// Whether it was told what the catalog leaves alone; a command may look twice.
+    is_catalog_told: Cell<bool>,
 }
 
 /// Runs the command that the process was started with.
@@ -51,10 +59,17 @@ pub fn main() -> Exit {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version arrive here too; a closed stdout or stderr is nobody's failure.
-            let _ = error.print();
+            // Help and version arrive here too; a reader that has gone is nobody's failure.
+            let printed = error.print().and_then(|()| io::stdout().flush());
             if error.exit_code() == 0 {
-                return Exit::Success;
+                return match printed {
+                    Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                        let failure = stdout_failed(error);
+                        failure.print();
+                        failure.exit
+                    }
+                    _ => Exit::Success,
+                };
             }
             if std::env::args_os().any(|argument| argument == "--json") {
                 let text = error.to_string();
@@ -86,11 +101,15 @@ fn document_of(failure: &Failure) {
 
 /// A failure of the command itself, as documents say it.
 fn error_of(failure: &Failure) -> ErrorReport {
+    if let Some(report) = &failure.report {
+        return ErrorReport::clone(report);
+    }
     let (origin, retry) = match failure.exit {
         _ if failure.extension.is_some() => ("extension", "never"),
         Exit::HungUp | Exit::Interrupted | Exit::Terminated => ("caller", "now"),
         Exit::Usage => ("caller", "never"),
-        Exit::Success | Exit::Failed | Exit::Environment => ("conductor", "never"),
+        Exit::Environment => ("environment", "never"),
+        Exit::Success | Exit::Failed => ("conductor", "never"),
     };
     let message = failure
         .error
@@ -119,7 +138,16 @@ fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Man { folder } => return manual::man(folder.as_deref()),
         _ => {}
     }
-    let surroundings = Surroundings::new(&arguments.global)?;
+    let surroundings = match Surroundings::new(&arguments.global) {
+        Ok(surroundings) => surroundings,
+        // Whoever asks what is wrong here is told, and of the rest as well.
+        Err(failure) if matches!(arguments.command, Command::Doctor) => {
+            return asynchronous(|cancellation| {
+                doctor::without_settings(&failure, arguments.global.json, cancellation)
+            });
+        }
+        Err(failure) => return Err(failure),
+    };
     logs::install(&surroundings.settings.log, surroundings.screen.clone());
     match arguments.command {
         Command::Run(arguments) => {
@@ -149,6 +177,10 @@ fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
                 artifacts::get(&surroundings, &artifact, output.as_deref())
             }
             args::Artifacts::Verify { artifact } => artifacts::verify(&surroundings, artifact.as_deref()),
+            args::Artifacts::Remove { names, older_than, dry_run } => {
+                removal::remove(&surroundings, &names, older_than.as_deref(), dry_run)
+            }
+            args::Artifacts::Collect { dry_run } => removal::collect(&surroundings, dry_run),
         },
         Command::Config(args::Config::Show) => config::show(&arguments.global, &surroundings.current),
         Command::Doctor => asynchronous(|cancellation| doctor::doctor(&surroundings, cancellation)),
@@ -175,8 +207,28 @@ impl Surroundings {
         let current = env::current_dir().map_err(|error| {
             Failure::environment(anyhow::Error::from(error).context("the current folder is not to be had"))
         })?;
-        let settings = config::read(global, &current)?.configuration.settings;
-        Ok(Self { settings, current, screen: Screen::stderr(), json: global.json })
+        let read = config::read(global, &current)?;
+        let screen = Screen::stderr();
+        warn_of(&screen, &read.distrusted, "--config FILE");
+        Ok(Self {
+            settings: read.configuration.settings,
+            current,
+            screen,
+            json: global.json,
+            is_catalog_told: Cell::new(false),
+        })
+    }
+}
+
+/// Says what was found and is left alone; whoever means it can name it.
+fn warn_of(screen: &Screen, distrusted: &[Distrusted], flag: &str) {
+    for Distrusted { found, why } in distrusted.iter().take(DISTRUSTED_TOLD_MAX) {
+        let found = found.display();
+        screen.line(&format!("warning: {found} is ignored: {why}; if you trust it, name it with {flag}"));
+    }
+    let more = distrusted.len().saturating_sub(DISTRUSTED_TOLD_MAX);
+    if more > 0 {
+        screen.line(&format!("warning: {more} more are ignored for such reasons"));
     }
 }
 

@@ -14,7 +14,21 @@ use crate::signals::Cancellation;
 /// The extensions that can be found from the current folder and from `start`.
 pub(super) fn find(surroundings: &Surroundings, start: Option<&Path>) -> Result<Catalog, Failure> {
     let start = start.map(|start| surroundings.current.join(start));
-    Catalog::find(&surroundings.settings, start.as_deref(), &surroundings.current).map_err(catalog_failure)
+    let catalog = Catalog::find(&surroundings.settings, start.as_deref(), &surroundings.current);
+    let catalog = catalog.map_err(catalog_failure)?;
+    if !surroundings.is_catalog_told.replace(true) {
+        super::warn_of(&surroundings.screen, catalog.distrusted(), "--extensions DIR");
+    }
+    Ok(catalog)
+}
+
+/// Says which of these extensions another one of the same name, found later, is not: one's own may be meant.
+pub(super) fn warn_of_hidden(surroundings: &Surroundings, catalog: &Catalog, used: &[&Manifest]) {
+    for entry in catalog.hidden() {
+        let Some(first) = used.iter().find(|manifest| manifest.name == entry.name) else { continue };
+        let (name, first, hidden) = (&entry.name, first.file.display(), entry.file.display());
+        surroundings.screen.line(&format!("warning: `{name}` is {first}, found before {hidden}"));
+    }
 }
 
 /// The manifests of `names` and of everything that they require, each once, required ones first.

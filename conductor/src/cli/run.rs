@@ -1,6 +1,7 @@
 //! `run`: a melody from its file to its result.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
@@ -17,9 +18,9 @@ use crate::hosting::Hosting;
 use crate::melody::{Draft, InputValues};
 use crate::pit::{self, Pit};
 use crate::printable;
-use crate::progress::{Progress, human_bytes, human_time};
+use crate::progress::{Progress, Screen, human_bytes, human_time};
 use crate::run_id::RunId;
-use crate::signals::Cancellation;
+use crate::signals::{Cancellation, Question};
 
 pub(super) async fn run(
     surroundings: &Surroundings,
@@ -62,8 +63,14 @@ async fn execute(
     run: &RunId,
 ) -> Result<(RunDocument, std::time::Duration), Failure> {
     let Surroundings { settings, current, screen, .. } = surroundings;
+    // At once: a question that comes during the build waits for the run.
+    let mut question = Question::listen().map_err(Failure::environment)?;
     let draft = Draft::load(&arguments.melody).map_err(|wrong| wrong_file(&wrong))?;
-    let inputs = inputs_of(&draft, &arguments.inputs, current)?;
+    let inputs = match inputs_of(&draft, &arguments.inputs, current) {
+        // An input whose declaration is wrong seems to be missing: the mistakes of the file come first.
+        Err(_) if draft.has_errors() => return Err(wrong_file(&draft.into_mistakes())),
+        inputs => inputs?,
+    };
     let catalog = prepare::find(surroundings, arguments.melody.parent())?;
 
     // Before the build, which may take minutes: a data folder that cannot be used is found at once.
@@ -72,6 +79,7 @@ async fn execute(
     let names = draft.extensions().into_iter().map(str::to_owned);
     let known = names.filter(|name| catalog.entries().any(|entry| entry.name == *name));
     let manifests = prepare::with_required(&catalog, known)?;
+    prepare::warn_of_hidden(surroundings, &catalog, &manifests);
     let built = prepare::build(surroundings, &manifests, Effort::AsNeeded, cancellation).await?;
     let descriptions = built.iter().map(|built| (built.name.clone(), built.description.clone()));
     let described = Described::new(&catalog, descriptions, settings);
@@ -79,15 +87,16 @@ async fn execute(
 
     let pit =
         Pit::new(settings, artifacts, &plan, manifests.iter().copied()).map_err(Failure::environment)?;
-    let hosting = Hosting::begin(settings, &manifests, &built, &pit.stale).map_err(Failure::environment)?;
+    let hosting = Hosting::begin(settings, &manifests, &built, &pit.expiring, Some(&pit.pools))
+        .map_err(Failure::environment)?;
     let mut extensions = BTreeMap::new();
     for step in &plan.steps {
         if !extensions.contains_key(&step.extension) {
             let caller = hosting.caller(&step.extension).map_err(Failure::environment)?;
             let manifest = manifests.iter().find(|manifest| manifest.name == step.extension);
-            let timeout = manifest.and_then(|manifest| manifest.limits.call_time_max);
-            let timeout = timeout.unwrap_or(settings.step_timeout);
-            extensions.insert(step.extension.clone(), Extension { caller, timeout });
+            let call_time_max = manifest.and_then(|manifest| manifest.limits.call_time_max);
+            let timeout = call_time_max.unwrap_or(settings.step_timeout);
+            extensions.insert(step.extension.clone(), Extension { caller, timeout, call_time_max });
         }
     }
 
@@ -104,7 +113,10 @@ async fn execute(
     };
     // What came before is the build's time, not the run's.
     let began = std::time::Instant::now();
-    let outcome = execution.execute().await;
+    let outcome = tokio::select! {
+        outcome = execution.execute() => outcome,
+        never = answer(&mut question, &pit, screen) => match never {},
+    };
     let time = began.elapsed();
     let extensions = hosting.end().await;
     let document = RunDocument {
@@ -116,6 +128,15 @@ async fn execute(
         error: outcome.error,
     };
     Ok((document, time))
+}
+
+/// Tells what the run is doing whenever somebody asks.
+async fn answer(question: &mut Question, pit: &Pit, screen: &Screen) -> Infallible {
+    loop {
+        question.wait().await;
+        // A stderr that is closed is nobody's failure.
+        let _ = screen.write(printable::lines(&pit.snapshot().to_string()).as_bytes());
+    }
 }
 
 /// The document of what never became a run: nothing was started, and nothing was stored.

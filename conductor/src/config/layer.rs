@@ -12,6 +12,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::Settings;
 use super::keys::{KEYS, Key};
+use crate::printable::cut;
+
+/// LIMIT: columns of a wrong value that are shown.
+const GIVEN_COLUMNS_MAX: usize = 64;
 
 /// Where a value was said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,10 +49,12 @@ impl fmt::Display for Origin {
 
 /// A variable or a flag has a value that its setting does not take.
 #[derive(Debug, thiserror::Error)]
-#[error("{origin} has a wrong value: it takes {takes}")]
+#[error("{origin} has a wrong value, {given}: it takes {takes}")]
 pub struct ValueError {
     /// Which one.
     pub origin: Origin,
+    /// What it has, quoted; the beginning of what is long.
+    pub given: String,
     /// What it takes.
     pub takes: &'static str,
 }
@@ -89,8 +95,18 @@ impl Layer {
         let mut found = Diagnostics::default();
         let mut layer = Self::default();
         let (table, errors) = DeTable::parse_recoverable(source);
+        // One slip makes the parser stumble several times; the first one of each line says enough.
+        let mut line_before = None;
         for error in errors {
-            found.push(Diagnostic::error(file, source, error.span().unwrap_or(0..0), error.message()));
+            let wrong = Diagnostic::error(file, source, error.span().unwrap_or(0..0), error.message());
+            if line_before.replace(wrong.line) != Some(wrong.line) {
+                found.push(wrong);
+            }
+        }
+        // What the parser made up after a slip would only give mistakes that nobody made.
+        if found.has_errors() {
+            found.sort();
+            return Err(found);
         }
         for (name, value) in table.get_ref() {
             let written: &str = name.get_ref();
@@ -146,12 +162,19 @@ impl Layer {
             return Ok(self);
         };
         let takes = KEYS[key].takes;
+        let given = given(&values);
         match Said::new(key, values, Path::new(""), origin.clone()) {
             Some(said) => self.said.push(said),
-            None => return Err(ValueError { origin, takes }),
+            None => return Err(ValueError { origin, given, takes }),
         }
         Ok(self)
     }
+}
+
+/// Values as they are told to whoever gave them.
+fn given(values: &[OsString]) -> String {
+    let values: Vec<String> = values.iter().map(|value| format!("{:?}", value.to_string_lossy())).collect();
+    cut(&values.join(" "), GIVEN_COLUMNS_MAX).into_owned()
 }
 
 fn known_key(written: &str) -> String {
@@ -188,13 +211,14 @@ mod tests {
         let places: Vec<_> = found.items().iter().map(|item| (item.line, item.column)).collect();
         assert_eq!(places, [(1, 1), (2, 9), (3, 16), (4, 7)]);
         assert!(found.to_string().contains("did you mean `data-dir`?"), "{found}");
-        assert!(Layer::from_file(Path::new("conductor.toml"), "cores = \n").is_err());
+        let found = Layer::from_file(Path::new("conductor.toml"), "cores = \n").unwrap_err();
+        assert_eq!(found.items().len(), 1, "{found}");
     }
 
     #[test]
     fn a_wrong_variable_and_a_wrong_flag_are_named() {
         let error = Layer::from_environment(|name| (name == "SYMPHONY_CORES").then(|| "many".into()));
-        assert!(error.unwrap_err().to_string().starts_with("$SYMPHONY_CORES has a wrong value"));
+        assert!(error.unwrap_err().to_string().starts_with("$SYMPHONY_CORES has a wrong value, \"many\":"));
         let error = Layer::default().with("log", Origin::Flag("--log"), vec!["==".into()]);
         assert!(error.unwrap_err().to_string().starts_with("--log has a wrong value"));
         for (filter, is_taken) in

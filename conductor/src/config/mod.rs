@@ -8,12 +8,14 @@
 //! ```
 //!
 //! No file is needed. The user's is `$XDG_CONFIG_HOME/symphony/conductor.toml`, the project's is `--config
-//! FILE`, `$SYMPHONY_CONFIG`, or the nearest `conductor.toml` from the current folder upward. This module must
-//! not know what the settings are used for.
+//! FILE`, `$SYMPHONY_CONFIG`, or the nearest `conductor.toml` from the current folder upward that only this user
+//! or root can have put there ([`crate::trust`]). This module must not know what the settings are used for.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use crate::trust::{Distrusted, distrust};
 
 mod keys;
 mod layer;
@@ -147,10 +149,19 @@ pub fn user_file(get: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     Some(base_directory(get, "XDG_CONFIG_HOME", ".config")?.join("symphony").join(FILE_NAME))
 }
 
-/// The nearest `conductor.toml` from `folder` upward.
+/// The nearest `conductor.toml` from `folder` upward, and those before it that others than this user and root
+/// could have put there: these are passed over.
 #[must_use]
-pub fn find_file(folder: &Path) -> Option<PathBuf> {
-    folder.ancestors().map(|folder| folder.join(FILE_NAME)).find(|file| file.is_file())
+pub fn find_file(folder: &Path) -> (Option<PathBuf>, Vec<Distrusted>) {
+    let mut passed_over = Vec::new();
+    let files = folder.ancestors().map(|folder| folder.join(FILE_NAME)).filter(|file| file.is_file());
+    for found in files {
+        match distrust(&found) {
+            Some(why) => passed_over.push(Distrusted { found, why }),
+            None => return (Some(found), passed_over),
+        }
+    }
+    (None, passed_over)
 }
 
 #[cfg(test)]

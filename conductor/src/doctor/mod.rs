@@ -80,11 +80,16 @@ impl Check {
     }
 }
 
-/// Looks at everything, in the order in which it is shown.
-pub async fn examine(settings: &Settings) -> Vec<Check> {
+/// Looks at everything, in the order in which it is shown. `settings`: those in force, or why there are none
+/// and what to do about it.
+pub async fn examine(settings: Result<&Settings, (&str, &str)>) -> Vec<Check> {
     let mut checks = kernel::checks();
     checks.extend(programs::launcher().await);
-    checks.extend(data_folder::checks(&settings.data_dir));
+    match settings {
+        Ok(settings) => checks.extend(data_folder::checks(&settings.data_dir)),
+        // Which folder it would be is not known.
+        Err((why, help)) => checks.push(Check::missing("configuration", why, help).needed()),
+    }
     checks.extend(limits::checks());
     checks.extend(programs::checks().await);
     checks.extend(kernel::confinement());

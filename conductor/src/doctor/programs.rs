@@ -68,6 +68,8 @@ async fn first_line(path: PathBuf, arguments: &[&str]) -> Result<String, String>
     let output = running.output(limits).await.map_err(|error| error.to_string())?;
     if !output.end.is_success() {
         let last = output.stderr_tail.lines().last().unwrap_or_default();
+        // The program is meant, and not who started it.
+        let last = last.strip_prefix("extension-launcher: ").unwrap_or(last);
         return Err(if last.is_empty() { output.end.to_string() } else { last.to_owned() });
     }
     Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())

@@ -4,13 +4,19 @@
 
 use std::time::Duration;
 
+use artifact_store::{NameError, PutError};
 use ipc_protocol::FaultCode;
 use ipc_protocol::fault::{Origin, Retry};
 use ipc_transport::{CallError, Cause};
 
+use crate::bridge::StoreError;
 use crate::document::ErrorReport;
 use crate::exit::chain;
 use crate::melody::{EvaluationError, Malformed};
+
+/// LIMIT: what is rejected for want of room may be sent again within this time; a longer one is that of an
+/// extension which is left alone.
+const ROOM_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Why a step, or one item of its fan-out, failed for good.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +78,8 @@ pub struct Where<'a> {
     pub item: Option<FailedItem<'a>>,
     /// Whether the method says of itself that running it twice is as good as running it once.
     pub is_idempotent: bool,
+    /// The manifest's `limits.call`, which ends a call whatever its caller allows.
+    pub call_time_max: Option<Duration>,
 }
 
 /// The item of a fan-out that a failure is the matter of.
@@ -97,7 +105,10 @@ pub fn report(error: &StepError, place: Where<'_>) -> ErrorReport {
         StepError::Admission(_) => {
             ("melody", Retry::Never, "lower the step's claims or leases, or raise what there is".to_owned())
         }
-        StepError::Store { source, .. } => ("conductor", Retry::Now, source.help()),
+        StepError::Store { source, .. } => {
+            let (origin, retry) = explain_store(source);
+            (origin, retry, source.help())
+        }
     };
     let step = match (place.step, place.item) {
         (None, _) => String::new(),
@@ -142,6 +153,9 @@ fn explain_call(error: &CallError, place: Where<'_>, timeout: Duration) -> (&'st
                 FaultCode::NotFound | FaultCode::PermissionDenied | FaultCode::Io => {
                     "correct what is missing or not allowed and run again".to_owned()
                 }
+                FaultCode::TooLarge if origin != "caller" => {
+                    format!("ask `{extension}` for less at once")
+                }
                 FaultCode::InvalidArgument | FaultCode::TooLarge => match place.step {
                     Some(_) => "correct the input or the step's `with` and run again".to_owned(),
                     None => "correct the arguments and call again".to_owned(),
@@ -165,10 +179,10 @@ fn explain_call(error: &CallError, place: Where<'_>, timeout: Duration) -> (&'st
             };
             (origin, retry, help)
         }
+        // Reported at the end of a command: the host that would have waited ends with it.
+        CallError::Rejected { retry_after: Some(after), .. } if *after > ROOM_TIME_MAX => left_alone(),
         CallError::Rejected { retry_after, .. } => {
-            let retry = retry_after.map_or(Retry::Never, |after| {
-                Retry::AfterMs(u32::try_from(after.as_millis()).unwrap_or(u32::MAX))
-            });
+            let retry = retry_after.map_or(Retry::Never, |_| Retry::Now);
             ("host", retry, format!("run with --log info to see why `{extension}` is not to be had"))
         }
         CallError::Cancelled => ("caller", Retry::Now, "run again".to_owned()),
@@ -191,7 +205,7 @@ fn explain_cause(
     let extension = place.extension;
     let retry = if may_repeat { Retry::Now } else { Retry::Never };
     match cause {
-        Cause::Deadline => ("extension", retry, raise_timeout(place, timeout)),
+        Cause::Deadline | Cause::DeadlineAtStart(_) => ("extension", retry, raise_timeout(place, timeout)),
         Cause::Died(_) => {
             let rule = if may_repeat && place.step.is_some() { ", or give the step a `retry`" } else { "" };
             let help = format!("run with --log info to see what `{extension}` said before{rule}");
@@ -202,12 +216,7 @@ fn explain_cause(
                 format!("run with --log info to see what `{extension}` did last, or report it to its author");
             ("extension", retry, help)
         }
-        Cause::Broken { retry_after, .. } => {
-            let retry = retry_after.map_or(Retry::Never, |after| {
-                Retry::AfterMs(u32::try_from(after.as_millis()).unwrap_or(u32::MAX))
-            });
-            ("extension", retry, format!("run with --log info to see why `{extension}` ended each time"))
-        }
+        Cause::Broken { .. } => left_alone(),
         // It would break it again.
         Cause::ProtocolViolation(_) => {
             ("extension", Retry::Never, format!("report it to the author of `{extension}`"))
@@ -217,7 +226,32 @@ fn explain_cause(
     }
 }
 
+/// The message says how it ended, or why it cannot be started: both stay so until somebody changes it.
+fn left_alone() -> (&'static str, Retry, String) {
+    ("extension", Retry::Never, "correct what the message names and run again".to_owned())
+}
+
+/// Whose matter it is that an output could not be stored.
+const fn explain_store(error: &StoreError) -> (&'static str, Retry) {
+    match error {
+        StoreError::Put(PutError::Full { .. } | PutError::Poisoned { .. } | PutError::Io { .. })
+        | StoreError::Name(NameError::Full { .. } | NameError::Poisoned { .. } | NameError::Io { .. }) => {
+            ("environment", Retry::Never)
+        }
+        StoreError::Write(_) => ("extension", Retry::Never),
+        StoreError::Interrupted => ("conductor", Retry::Now),
+        _ => ("conductor", Retry::Never),
+    }
+}
+
 fn raise_timeout(place: Where<'_>, timeout: Duration) -> String {
+    // More time from the caller would change nothing.
+    if let Some(limit) = place.call_time_max.filter(|limit| *limit <= timeout) {
+        let extension = place.extension;
+        return format!(
+            "`limits.call` = {limit:?} in the extension.toml of `{extension}` ended it: raise it there, or give it less to do"
+        );
+    }
     match place.step {
         Some(_) => format!("give the step a `timeout` of more than {timeout:?}, or less to do"),
         None => format!("give the call a --timeout of more than {timeout:?}, or less to do"),
@@ -230,8 +264,13 @@ mod tests {
 
     use super::*;
 
-    const STEP: Where<'static> =
-        Where { step: Some("list"), extension: "explorer", item: None, is_idempotent: false };
+    const STEP: Where<'static> = Where {
+        step: Some("list"),
+        extension: "explorer",
+        item: None,
+        is_idempotent: false,
+        call_time_max: None,
+    };
 
     fn explained(source: CallError) -> ErrorReport {
         explained_at(STEP, source)
@@ -277,6 +316,25 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_of_the_manifest_that_ended_a_call_is_named() {
+        // The caller allowed 30 s.
+        let at = |seconds| Where { call_time_max: Some(Duration::from_secs(seconds)), ..STEP };
+        for place in [at(1), at(30), Where { step: None, ..at(1) }] {
+            for error in [
+                CallError::Unknown(Cause::Deadline),
+                CallError::NotDelivered(Cause::DeadlineAtStart("explorer".to_owned())),
+                Fault::new(FaultCode::DeadlineExceeded, "too late").into(),
+            ] {
+                let help = explained_at(place, error).help;
+                assert!(help.contains("`limits.call`") && help.contains("`explorer`"), "{help}");
+                assert!(!help.contains("timeout"), "{help}");
+            }
+        }
+        let help = explained_at(at(31), CallError::Unknown(Cause::Deadline)).help;
+        assert!(help.contains("`timeout` of more than 30s") && !help.contains("limits"), "{help}");
+    }
+
+    #[test]
     fn a_fault_is_told_with_its_origin_and_advice() {
         let fault = Fault::new(FaultCode::NotFound, "there is no folder /x");
         let told = explained(fault.into());
@@ -289,11 +347,30 @@ mod tests {
     }
 
     #[test]
-    fn an_extension_that_is_left_alone_says_when_it_may_be_tried_again() {
+    fn a_result_that_is_too_large_is_not_mended_by_correcting_the_arguments() {
+        let told = explained(Fault::new(FaultCode::TooLarge, "the result has 300000000 bytes").into());
+        assert_eq!(told.origin, "extension", "{told:?}");
+        assert!(told.help.contains("for less") && !told.help.contains("correct"), "{told:?}");
+    }
+
+    #[test]
+    fn an_extension_that_is_left_alone_is_to_be_corrected_and_not_waited_for() {
+        let minutes = Some(Duration::from_secs(300));
         let broken = |retry_after| Cause::Broken { reason: "it ended five times".to_owned(), retry_after };
-        let told = explained(CallError::NotDelivered(broken(Some(Duration::from_secs(5)))));
-        assert_eq!((told.origin.as_str(), told.retry.as_str()), ("extension", "after 5000 ms"), "{told:?}");
-        assert_eq!(explained(CallError::NotDelivered(broken(None))).retry, "never");
+        let rejected =
+            |retry_after| CallError::Rejected { reason: "it is no program".to_owned(), retry_after };
+        for error in [
+            CallError::NotDelivered(broken(minutes)),
+            CallError::NotDelivered(broken(None)),
+            rejected(minutes),
+        ] {
+            let told = explained(error);
+            assert_eq!((told.origin.as_str(), told.retry.as_str()), ("extension", "never"), "{told:?}");
+            assert!(told.help.contains("correct") && !told.help.contains("--log"), "{told:?}");
+        }
+        let told = explained(rejected(Some(Duration::from_millis(10))));
+        assert_eq!((told.origin.as_str(), told.retry.as_str()), ("host", "now"), "{told:?}");
+        assert_eq!(explained(rejected(None)).retry, "never");
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub struct Extension {
     pub caller: Arc<dyn Caller>,
     /// Time of a call whose step names none.
     pub timeout: Duration,
+    /// The manifest's `limits.call`: no call takes longer, whatever its step names.
+    pub call_time_max: Option<Duration>,
 }
 
 /// How a run ended.

@@ -26,6 +26,8 @@ use crate::melody::{Plan, Scope};
 pub(super) async fn execute(execution: Execution<'_>) -> Outcome {
     let Plan { graph, steps, on_failure, .. } = execution.plan;
     let run = RefCell::new(Run::new(graph.clone(), bridge::on_failure(*on_failure)));
+    // One Pit sees one run; a second would stay unseen, and run all the same.
+    let _is_first = execution.pit.run.set(run.borrow().view().clone()).is_ok();
     let statistics: Vec<StepStatistics> = steps.iter().map(|_| StepStatistics::default()).collect();
     let observers: Vec<StepObserver<'_>> = graph
         .steps()
@@ -262,6 +264,7 @@ impl<'r> Owner<'r> {
             extension: &step.extension,
             item,
             is_idempotent: step.is_idempotent,
+            call_time_max: self.execution.extensions.get(&step.extension).and_then(|it| it.call_time_max),
         };
         let told = report(&failure.error, place);
         tracing::debug!(step = %step.id, error = %told.message, "a step failed");

@@ -132,6 +132,12 @@ impl Draft {
     pub fn has_errors(&self) -> bool {
         !self.problems.is_empty()
     }
+
+    /// The mistakes that were found already, for who cannot go on to the [check](Self::check).
+    #[must_use]
+    pub fn into_mistakes(self) -> Diagnostics {
+        self.problems.into_diagnostics()
+    }
 }
 
 fn read_model(table: &DeTable<'_>, problems: &mut Problems) -> Model {

@@ -192,11 +192,13 @@ impl RetryCause {
             CallError::Fault(_) => Some(Self::Fault),
             CallError::Rejected { .. } => Some(Self::Rejected),
             CallError::NotDelivered(cause) | CallError::Unknown(cause) => match cause {
-                Cause::Deadline => Some(Self::Timeout),
+                Cause::Deadline | Cause::DeadlineAtStart(_) => Some(Self::Timeout),
                 // One that hung was ended: its process is gone either way.
                 Cause::Died(_) | Cause::Hung(_) => Some(Self::Crashed),
                 Cause::ProtocolViolation(_) => Some(Self::ProtocolViolation),
                 Cause::Closed(_) => Some(Self::Closed),
+                // Its program cannot be executed.
+                Cause::Broken { retry_after: None, .. } => None,
                 Cause::Broken { .. } => Some(Self::Rejected),
                 _ => None,
             },

@@ -57,9 +57,9 @@ impl Sdk {
         built_from.ok_or_else(|| missing("where this conductor was built".to_owned()))
     }
 
-    /// The SDK in `folder`, which is its crate or its repository.
+    /// The SDK in `folder`, which is its crate, the folder of the SDK's crates or its repository.
     fn at(folder: &Path) -> Option<Self> {
-        let crates = [folder.to_path_buf(), folder.join(IN_REPOSITORY)];
+        let crates = [folder.to_path_buf(), folder.join(PACKAGE), folder.join(IN_REPOSITORY)];
         let found = crates.into_iter().find(|folder| is_sdk(folder))?;
         let folder = fs::canonicalize(found).ok()?;
         let lock =
@@ -115,8 +115,8 @@ mod tests {
             Sdk::find(&Candidates { flag, variable, built_from }).map(|sdk| sdk.folder)
         };
         let expected = fs::canonicalize(&sdk).unwrap();
-        // The repository and the crate will do.
-        for folder in [&repository, &sdk] {
+        // The repository, the folder of the crates and the crate will do.
+        for folder in [&repository, &repository.join("extension-sdk"), &sdk] {
             assert_eq!(find(Some(folder), None).unwrap(), expected);
             assert_eq!(find(None, Some(folder)).unwrap(), expected);
         }

@@ -1,6 +1,7 @@
 //! `call`, `melody check`, `extensions ...` and `artifacts ...`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
@@ -98,6 +99,38 @@ fn manifests_are_checked_with_their_places() {
     // A broken manifest spoils its own extension only.
     place.run(["extensions", "list", "--extensions", "mine"]).with_code(0);
     place.run(["extensions", "check", "nowhere"]).with_code(2);
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_is_found_by_the_check() {
+    let place = Place::new();
+    let manifest = "name = \"mine\"\nversion = \"0.1.0\"\n[run]\ncommand = [\"program\"]\n";
+    place.write("mine/extension.toml", manifest);
+    let check = |code| place.run(["extensions", "check", "mine"]).with_code(code).stderr;
+    assert!(check(2).contains("program is missing"));
+    let program = place.path("mine/program");
+    fs::create_dir(&program).unwrap();
+    assert!(check(2).contains("is no file"));
+    fs::remove_dir(&program).unwrap();
+    for (text, mode, expected) in [
+        ("#!/bin/sh\n", 0o644, Some("chmod +x")),
+        ("#!/bin/sh\n", 0o755, None),
+        ("#! /bin/sh -e\n", 0o755, None),
+        ("#!/no/such/interpreter -x\n", 0o755, Some("/no/such/interpreter is missing")),
+        ("#!/bin/sh\r\n", 0o755, Some("carriage return")),
+        ("#!", 0o755, None),
+        ("", 0o755, None),
+    ] {
+        place.write("mine/program", text);
+        fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
+        match expected {
+            Some(expected) => {
+                let told = check(2);
+                assert!(told.contains(expected), "{text:?}: {told}");
+            }
+            None => assert_eq!(check(0), "", "{text:?}"),
+        }
+    }
 }
 
 #[test]

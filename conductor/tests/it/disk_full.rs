@@ -50,7 +50,7 @@ exit $code
     let Some(ended) = with_own_mounts(&mut conductor, &place.path("small"), script, test) else { return };
     let ended = ended.with_code(1);
     let error = ended.document()["error"].clone();
-    assert_eq!(error["origin"], "conductor", "{error}");
+    assert_eq!((&error["origin"], &error["retry"]), (&"environment".into(), &"never".into()), "{error}");
     assert!(error["message"].as_str().unwrap().contains("no room"), "{error}");
     assert!(error["help"].as_str().unwrap().contains("--data"), "{error}");
     assert_eq!(error["item"], serde_json::Value::Null, "no item is to blame: {error}");
@@ -91,7 +91,7 @@ fn a_limit_on_the_size_of_files_is_an_error_like_a_full_disk() {
     let mut limited = by_a_shell(&[], "ulimit -f 64; exec \"$@\"", &conductor);
     let ended = Ended::of(limited.output().unwrap()).with_code(1);
     let error = ended.document()["error"].clone();
-    assert_eq!(error["origin"], "conductor", "{error}");
+    assert_eq!((&error["origin"], &error["retry"]), (&"environment".into(), &"never".into()), "{error}");
     assert!(error["message"].as_str().unwrap().contains("ulimit -f"), "{error}");
     place.run(["run", "m.toml"]).with_code(0);
 }

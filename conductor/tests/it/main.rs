@@ -1,5 +1,6 @@
 //! The conductor as people and programs meet it: the real binary, real extensions, real signals.
 
+mod blame;
 mod commands;
 mod disk_full;
 mod documents;
@@ -12,8 +13,11 @@ mod main_job;
 mod new_extension;
 mod processes;
 mod python_peer;
+mod questions;
+mod removal;
 mod signals;
 mod support;
 mod surroundings;
 mod terminal;
+mod trust;
 mod usage;

@@ -102,6 +102,35 @@ fn the_doctor_exits_with_3_where_something_needed_is_missing() {
     let document = Ended::of(output).with_code(0).document();
     let cargo = document["checks"].as_array().unwrap().iter().find(|check| check["name"] == "cargo").unwrap();
     assert_eq!((&cargo["state"], &cargo["needed"]), (&json!("missing"), &json!(false)), "{cargo}");
+    assert!(cargo["found"].as_str().unwrap().starts_with("program cargo cannot be executed"), "{cargo}");
+}
+
+#[test]
+fn the_doctor_reports_what_is_wrong_with_the_settings_and_the_rest_as_well() {
+    let place = Place::new();
+    let doctor = |arguments: &[&str], variables: &[(&str, &str)], without: &[&str]| {
+        let mut command = place.conductor(["doctor"].iter().chain(arguments));
+        for name in without {
+            command.env_remove(name);
+        }
+        Ended::of(command.envs(variables.iter().copied()).output().unwrap()).with_code(3)
+    };
+    let no_home = ["SYMPHONY_DATA_DIR", "XDG_DATA_HOME", "HOME"];
+    place.write("wrong.toml", "cores = \n");
+    for (ended, found) in [
+        (doctor(&["--json"], &[], &no_home), "no data folder"),
+        (doctor(&["--json"], &[("SYMPHONY_CORES", "many")], &[]), "$SYMPHONY_CORES has a wrong value"),
+        (doctor(&["--json", "--config", "wrong.toml"], &[], &[]), "wrong.toml:1:"),
+    ] {
+        let document = ended.document();
+        let checks = document["checks"].as_array().unwrap();
+        let row = checks.iter().find(|check| check["name"] == "configuration").unwrap();
+        assert_eq!((&document["fit"], &row["needed"]), (&json!(false), &json!(true)), "{document}");
+        assert!(row["found"].as_str().unwrap().contains(found), "{found} in {row}");
+        assert!(checks.iter().any(|check| check["name"] == "cargo"), "{document}");
+    }
+    let told = doctor(&[], &[], &no_home).stdout;
+    assert!(told.contains("configuration (needed): name a folder with --data DIR"), "{told}");
 }
 
 #[test]
@@ -127,6 +156,12 @@ fn completions_and_manual_pages_are_had_whatever_the_configuration_says() {
     let page = |name: &str| fs::read_to_string(place.path("pages").join(name)).unwrap();
     assert!(page("conductor.1").contains(".SH \"EXIT CODES\""), "{}", page("conductor.1"));
     assert!(page("conductor-melody-graph.1").contains("mermaid"), "{}", page("conductor-melody-graph.1"));
+    let run = page("conductor-run.1");
+    let (synopsis, rest) = run.split_once(".SH DESCRIPTION").unwrap();
+    assert!(synopsis.contains("[OPTIONS] <MELODY>"), "{synopsis}");
+    let (options, arguments) = rest.split_once(".SH ARGUMENTS").unwrap();
+    assert!(options.contains("input") && !options.contains("<\\fIMELODY"), "{options}");
+    assert!(arguments.contains("MELODY"), "{arguments}");
     assert_eq!(place.run(["man"]).with_code(0).stdout, page("conductor.1"));
     place.write("file", "");
     place.run(["man", "file"]).with_code(1);

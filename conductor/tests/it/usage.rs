@@ -32,12 +32,23 @@ fn a_wrong_configuration_is_shown_with_line_and_column() {
 }
 
 #[test]
+fn a_mistake_in_the_declaration_of_an_input_is_told_before_the_input_is_missed() {
+    let place = Place::new();
+    place.write(
+        "wrong.toml",
+        "name = \"wrong\"\n[inputs.ns]\ntype = \"numbers\"\n[[steps]]\nid = \"a\"\ncall = \"e.m\"\n",
+    );
+    let told = place.run(["run", "wrong.toml"]).with_code(2).stderr;
+    assert!(told.contains("wrong.toml:3:8") && !told.contains("is missing"), "{told}");
+}
+
+#[test]
 fn a_wrong_variable_or_flag_is_named() {
     let place = Place::new();
     let output = place.conductor(["extensions", "list"]).env("SYMPHONY_CORES", "many").output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{told}");
-    assert!(told.contains("$SYMPHONY_CORES has a wrong value: it takes a number"), "{told}");
+    assert!(told.contains("$SYMPHONY_CORES has a wrong value, \"many\": it takes a number"), "{told}");
     place.run(["extensions", "list", "--log", "=="]).with_code(2);
 }
 

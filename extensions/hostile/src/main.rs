@@ -26,6 +26,9 @@ mod wire;
 
 use std::process::exit;
 
+/// The mode, if it is set: before the argument. Not for what is started here, which has its mode as argument.
+const MODE_VARIABLE: &str = "HOSTILE_MODE";
+
 /// What `--describe` prints.
 const DESCRIPTION: &str = include_str!("description.json");
 
@@ -35,7 +38,7 @@ fn main() {
         println!("{}", DESCRIPTION.trim());
         return;
     }
-    let mode = std::env::var("HOSTILE_MODE").ok().or(argument).unwrap_or_else(|| "echo".to_owned());
+    let mode = std::env::var(MODE_VARIABLE).ok().or(argument).unwrap_or_else(|| "echo".to_owned());
     match mode.as_str() {
         "no-hello" => system::sleep_for_ever(),
         "exit-at-start" => {

@@ -19,6 +19,7 @@
 //! | `progress`          | says three times how far it is, and answers                                     |
 //! | `stall`             | never answers this call                                                         |
 //! | `heartbeat`         | sends a heartbeat, and answers                                                  |
+//! | `compute`           | sends a heartbeat, computes for a while without a word, and answers             |
 //! | `deaf`              | stops reading                                                                   |
 //! | `close-channel`     | closes the channel and lives on                                                 |
 //! | `crash-abort`, `crash-segv`, `crash-panic`, `crash-exit`, `crash-clean` | ends: by SIGABRT, SIGSEGV, a panic, code 9, code 0 |
@@ -30,12 +31,17 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio, exit};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use crate::MODE_VARIABLE;
 use crate::serve::{Call, answer, record, reply_bytes};
 use crate::system;
 use crate::wire::{HEADER_BYTES, Hello, Writer, frame, kind, send};
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// How long `compute` does.
+const COMPUTE_TIME: Duration = Duration::from_millis(2_500);
 
 pub(crate) fn misbehave(mode: &str, channel: &UnixStream, hello: &Hello, call: &Call) -> io::Result<()> {
     let epoch = hello.epoch;
@@ -101,8 +107,12 @@ pub(crate) fn misbehave(mode: &str, channel: &UnixStream, hello: &Hello, call: &
         }
         "stall" => Ok(()),
         "heartbeat" => {
-            let body = Writer::default().map(2).text("running").number(1).text("oldest_ms").number(0);
-            send(channel, &frame(kind::HEARTBEAT, epoch, 0, &body.0))?;
+            send(channel, &heartbeat(epoch))?;
+            answer(channel, epoch, call)
+        }
+        "compute" => {
+            send(channel, &heartbeat(epoch))?;
+            compute(COMPUTE_TIME);
             answer(channel, epoch, call)
         }
         "deaf" => system::sleep_for_ever(),
@@ -120,6 +130,19 @@ pub(crate) fn misbehave(mode: &str, channel: &UnixStream, hello: &Hello, call: &
         "crash-clean" => exit(0),
         "runaways" => runaways(channel, epoch, call),
         _ => answer(channel, epoch, call),
+    }
+}
+
+fn heartbeat(epoch: u32) -> Vec<u8> {
+    let body = Writer::default().map(2).text("running").number(1).text("oldest_ms").number(0);
+    frame(kind::HEARTBEAT, epoch, 0, &body.0)
+}
+
+/// Uses the processor and does nothing else.
+fn compute(time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        std::hint::spin_loop();
     }
 }
 
@@ -146,6 +169,7 @@ fn runaways(channel: &UnixStream, epoch: u32, call: &Call) -> io::Result<()> {
     for _ in 0..2 {
         let mut parent = Command::new(std::env::current_exe()?)
             .arg("linger-orphaned")
+            .env_remove(MODE_VARIABLE)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -162,7 +186,9 @@ fn runaways(channel: &UnixStream, epoch: u32, call: &Call) -> io::Result<()> {
 /// Starts a [`linger`] and leaves it an orphan.
 pub(crate) fn linger_orphaned() {
     let exe = std::env::current_exe().unwrap_or_else(|_| exit(2));
-    let started = Command::new(exe).arg("linger").stdin(Stdio::null()).stderr(Stdio::null()).spawn();
+    let mut command = Command::new(exe);
+    command.arg("linger").env_remove(MODE_VARIABLE).stdin(Stdio::null()).stderr(Stdio::null());
+    let started = command.spawn();
     exit(if started.is_ok() { 0 } else { 2 });
 }
 

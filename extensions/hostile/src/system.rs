@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+// SAFETY: names, arguments and results are those of the C library on Linux.
 unsafe extern "C" {
     safe fn setsid() -> i32;
     safe fn raise(signal: i32) -> i32;

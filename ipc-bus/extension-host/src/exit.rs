@@ -128,6 +128,8 @@ pub enum ExitClass {
         /// Whether trying again without changing anything is pointless: the program or the launcher is missing,
         /// and not only descriptors or processes.
         permanent: bool,
+        /// Whether it is the program that cannot be executed: its author's fault, and not the host's.
+        of_program: bool,
     },
 }
 
@@ -257,13 +259,14 @@ pub fn classify(
     }
     match end {
         ProcessEnd::Exited(
-            extension_launcher::EXIT_LAUNCHER_FAILED
+            code @ (extension_launcher::EXIT_LAUNCHER_FAILED
             | extension_launcher::EXIT_NOT_EXECUTABLE
-            | extension_launcher::EXIT_NOT_FOUND,
+            | extension_launcher::EXIT_NOT_FOUND),
         ) if during == During::Start
             && let Some(message) = launcher_message(stderr_tail) =>
         {
-            ExitClass::LauncherFailed { message, permanent: true }
+            let of_program = code != extension_launcher::EXIT_LAUNCHER_FAILED;
+            ExitClass::LauncherFailed { message, permanent: true, of_program }
         }
         ProcessEnd::Exited(101) | ProcessEnd::Signaled(SIGABRT)
             if let Some(message) = panic_message(stderr_tail) =>

@@ -45,6 +45,7 @@ mod hang;
 mod host;
 pub mod logs;
 pub mod manifest;
+mod processor;
 mod program;
 mod random;
 pub mod restart;

@@ -199,6 +199,9 @@ impl Call {
             () = tokio::time::sleep_until(self.outgoing.deadline.into()) => {
                 let cause = match self.extension.last_failure() {
                     Some(report) => Cause::Died(report.to_string()),
+                    None if self.extension.is_starting() => {
+                        Cause::DeadlineAtStart(self.extension.name.as_ref().to_owned())
+                    }
                     None => Cause::Deadline,
                 };
                 CallError::NotDelivered(cause)
@@ -226,11 +229,13 @@ impl Call {
     }
 }
 
-/// The refusal of an extension that is left alone: its own doing, unless it could not even be started.
+/// The refusal of an extension that is left alone: its own doing, unless the host could not start it.
 fn is_broken(name: &str, broken: Option<Broken>) -> CallError {
-    let until = broken.as_ref().map(|broken| broken.until);
-    let retry_after = until.map(|until| until.saturating_duration_since(tokio::time::Instant::now()));
     let by_itself = broken.as_ref().is_some_and(|broken| broken.by_itself);
+    // A program that cannot be executed does not mend itself, though the host tries it again.
+    let until = broken.as_ref().filter(|broken| !(by_itself && broken.is_permanent));
+    let until = until.map(|broken| broken.until);
+    let retry_after = until.map(|until| until.saturating_duration_since(tokio::time::Instant::now()));
     let why = broken.map_or("".into(), |broken| broken.reason);
     let reason = format!("extension `{name}` is broken: {why}");
     if by_itself {

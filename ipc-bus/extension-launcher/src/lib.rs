@@ -35,7 +35,8 @@
 //!
 //! # Exit codes of its own
 //!
-//! 125: the launcher itself failed (arguments, a limit, the working directory); 126: the program is there
+//! 125: the launcher itself failed (arguments, a limit, the working directory, no room for a process); 126: the
+//! program is there
 //! but cannot be executed; 127: there is no such program. Each with one line on stderr that begins with
 //! [`MESSAGE_PREFIX`].
 

@@ -30,6 +30,7 @@ impl SignalSet {
     }
 }
 
+// SAFETY: names, arguments and results are those of the C library on Linux.
 unsafe extern "C" {
     fn sigprocmask(how: c_int, set: *const SignalSet, old: *mut SignalSet) -> c_int;
     fn signalfd(fd: c_int, mask: *const SignalSet, flags: c_int) -> c_int;

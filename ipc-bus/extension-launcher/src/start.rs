@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::io::{Errno, FdFlags};
@@ -98,15 +100,46 @@ pub(crate) fn start(arguments: &Arguments, program: &[OsString]) -> Result<Pid, 
     // of another can have been copied in a locked state.
     unsafe { command.pre_exec(in_child) };
     let child = command.spawn().map_err(|error| {
-        let exit_code = match error.kind() {
-            io::ErrorKind::NotFound => EXIT_NOT_FOUND,
-            _ => EXIT_NOT_EXECUTABLE,
-        };
+        let exit_code = exit_code_of(&error);
+        let remedy = remedy(Path::new(path), &error);
         let path = path.display();
-        StartFailure { exit_code, message: format!("program {path} cannot be executed: {error}") }
+        StartFailure { exit_code, message: format!("program {path} cannot be executed: {error}{remedy}") }
     })?;
     i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| StartFailure {
         exit_code: EXIT_LAUNCHER_FAILED,
         message: format!("program has the impossible pid {}", child.id()),
     })
+}
+
+/// Whose fault it is that nothing was executed: the program's, or the system's, which may have no room for one more
+/// process.
+fn exit_code_of(error: &io::Error) -> i32 {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOENT) => EXIT_NOT_FOUND,
+        Some(
+            Errno::ACCESS
+            | Errno::NOEXEC
+            | Errno::NOTDIR
+            | Errno::ISDIR
+            | Errno::LOOP
+            | Errno::TXTBSY
+            | Errno::LIBBAD,
+        ) => EXIT_NOT_EXECUTABLE,
+        _ => EXIT_LAUNCHER_FAILED,
+    }
+}
+
+/// What to do about it, as the end of a sentence, where the file tells.
+fn remedy(path: &Path, error: &io::Error) -> &'static str {
+    let Ok(metadata) = fs::metadata(path) else { return "" };
+    match Errno::from_io_error(error) {
+        Some(Errno::ACCESS) if metadata.is_dir() => "; it is a folder",
+        Some(Errno::ACCESS) if metadata.permissions().mode() & 0o111 == 0 => {
+            "; make it executable with chmod +x"
+        }
+        // The file is there: what is missing is what it names.
+        Some(Errno::NOENT) => "; the interpreter of its `#!` line, or the loader that it needs, is missing",
+        Some(Errno::NOEXEC) => "; it is no program of this machine, and no script that begins with `#!`",
+        _ => "",
+    }
 }

@@ -118,6 +118,9 @@ pub enum Cause {
     /// The deadline passed.
     #[error("the deadline passed")]
     Deadline,
+    /// The deadline passed before the extension, which is named, was ready.
+    #[error("the deadline passed while `{0}` was starting")]
+    DeadlineAtStart(String),
     /// The extension's process ended; the host says how.
     #[error("the extension ended: {0}")]
     Died(String),
@@ -146,7 +149,7 @@ impl Cause {
     #[must_use]
     pub const fn class(&self) -> &'static str {
         match self {
-            Self::Deadline => "timeout",
+            Self::Deadline | Self::DeadlineAtStart(_) => "timeout",
             Self::Died(_) => "crashed",
             Self::Hung(_) => "hang",
             Self::ProtocolViolation(_) => "protocol-violation",

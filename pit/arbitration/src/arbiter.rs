@@ -1,16 +1,12 @@
 //! The arbiter: the bookkeeping behind one mutex, and what can be asked of it.
 //!
 //! The mutex is the plain version that a cleverer one has to beat: a claim touches several counters at once and must see
-//! the whole queue, and the lock is held for tens of nanoseconds. Wakers are foreign code and run outside it.
+//! the whole queue, and the lock is held for tens of nanoseconds. It is parking_lot's, which hands that short a lock from
+//! core to core in less than half the time that the standard library's takes. Wakers are foreign code and run outside it.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::Waker,
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, sync::Arc, task::Waker, time::Duration};
 
+use parking_lot::{Mutex, MutexGuard};
 use pit_core::clock::{Clock, SystemClock, Tick};
 
 use crate::{
@@ -275,8 +271,7 @@ impl fmt::Debug for Arbiter {
 
 impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        // No foreign code runs under the lock, so that a poisoned one means a defect here; the others may go on.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Changes something at the present moment, and wakes whom it concerns.

@@ -41,17 +41,19 @@ type Group = BTreeMap<Ticket, Waiter>;
 pub(crate) struct Queue {
     /// INVARIANT: none is empty.
     groups: BTreeMap<u32, Group>,
-    len: usize,
 }
 
 impl Queue {
-    pub(crate) const fn len(&self) -> usize {
-        self.len
+    pub(crate) fn len(&self) -> usize {
+        self.groups.values().map(BTreeMap::len).sum()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
     }
 
     pub(crate) fn insert(&mut self, ticket: Ticket, waiter: Waiter) {
         self.groups.entry(ticket.group).or_default().insert(ticket, waiter);
-        self.len += 1;
     }
 
     pub(crate) fn get_mut(&mut self, ticket: &Ticket) -> Option<&mut Waiter> {
@@ -64,7 +66,6 @@ impl Queue {
         if group.is_empty() {
             self.groups.remove(&ticket.group);
         }
-        self.len -= 1;
         Some(waiter)
     }
 
@@ -82,7 +83,6 @@ impl Queue {
             if group.get().is_empty() {
                 group.remove();
             }
-            self.len -= tickets.len();
             tickets = &[];
         }
         for ticket in tickets {

@@ -85,6 +85,10 @@ impl State {
         self.queue.len() + self.growing.len()
     }
 
+    fn has_waiting(&self) -> bool {
+        !self.queue.is_empty() || !self.growing.is_empty()
+    }
+
     /// A number that no claim or extension had before.
     pub(crate) const fn number(&mut self) -> u64 {
         self.numbers += 1;
@@ -97,7 +101,7 @@ impl State {
 
     /// Grants the claim if it fits and nobody waits; the common case.
     pub(crate) fn try_alone(&mut self, wanted: Wanted<'_>) -> Option<GrantId> {
-        if self.queue.len() > 0 || !self.growing.is_empty() || !self.fits(wanted.amounts) {
+        if self.has_waiting() || !self.fits(wanted.amounts) {
             return None;
         }
         let account = self.accounts.as_mut().map_or(0, |accounts| accounts.open(wanted.owner));
@@ -157,7 +161,7 @@ impl State {
     /// After something was granted out of turn, or has come before another claim of its owner: under fairness that owner's
     /// other claims have moved back among those of the others.
     pub(crate) fn serve_moved(&mut self, has_moved: bool, now: Tick, woken: &mut Vec<Waker>) {
-        if has_moved && self.accounts.is_some() && self.waiting_count() > 0 {
+        if has_moved && self.accounts.is_some() && self.has_waiting() {
             self.serve(None, now, woken);
         }
     }
@@ -240,7 +244,8 @@ impl State {
             accounts.take(held.account, &held.amounts);
             accounts.close(held.account);
         }
-        if self.queue.len() > 0 || !self.growing.is_empty() {
+        // Copied only if somebody waits.
+        if !self.queue.is_empty() || !self.growing.is_empty() {
             let amounts = held.amounts;
             self.serve(Some(&amounts), now, woken);
         }

@@ -19,18 +19,15 @@ pub(crate) fn choose(
     candidates: impl Iterator<Item = Candidate>,
 ) -> (Vec<GrantId>, bool) {
     let is_short = |expected: &[u64], place: usize| wanted.of(place) > expected[place];
-    let is_covered = |expected: &[u64]| wanted.places().all(|(place, _)| !is_short(expected, place));
     let mut chosen = Vec::new();
     for candidate in candidates {
-        if is_covered(expected) {
-            break;
-        }
         if candidate.amounts.places().any(|(place, _)| is_short(expected, place)) {
             chosen.push(candidate.id);
             candidate.amounts.places().for_each(|(place, units)| expected[place] += units);
         }
     }
-    (chosen, is_covered(expected))
+    let is_covered = wanted.places().all(|(place, _)| !is_short(expected, place));
+    (chosen, is_covered)
 }
 
 #[cfg(test)]

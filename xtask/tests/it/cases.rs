@@ -87,14 +87,67 @@ pub(crate) const CASES: &[Case] = &[
         |copy| copy.replace("Cargo.toml", "# Others'.", "novelty = \"1\"\n# Others'."),
         "no crate uses it",
     ),
+    (
+        "lint",
+        |copy| copy.replace("Cargo.toml", "unsafe_code = \"deny\"", "unsafe_code = \"allow\""),
+        "`unsafe_code` is not denied",
+    ),
+    (
+        "lint",
+        |copy| copy.replace("Cargo.toml", "unwrap_used = \"deny\"\n", ""),
+        "`unwrap_used` is not denied",
+    ),
+    (
+        "lint",
+        |copy| copy.append(DAG, "#![allow(\n    dead_code,\n    clippy::unwrap_used\n)]\n"),
+        "opens `unwrap_used` for the whole crate",
+    ),
+    ("root-file", |copy| copy.remove("LICENSE-MIT"), "LICENSE-MIT: root-file: is missing"),
     ("header", |copy| copy.write(DAG, &format!("\n{}", copy.text(DAG))), "does not begin with `//!`"),
     ("size", |copy| copy.append(DAG, &"\n".repeat(600)), "lines, above 600"),
     ("ascii", |copy| copy.append("README.md", "Caf\u{e9}.\n"), "U+00E9"),
+    (
+        "ascii",
+        |copy| copy.write_bytes("docs/latin.txt", b"Caf\xe9.\n"),
+        "docs/latin.txt: ascii: is not UTF-8",
+    ),
+    (
+        "ascii",
+        |copy| {
+            copy.write_bytes("CONTRIBUTING.md", &[copy.text("CONTRIBUTING.md").as_bytes(), b"\xe9"].concat())
+        },
+        "CONTRIBUTING.md: ascii: is not UTF-8",
+    ),
+    ("ascii", |copy| copy.write("pit/caf\u{e9}.txt", "Coffee.\n"), "in its name, U+00E9"),
     ("ascii", |copy| copy.append(DAG_MANIFEST, "# \u{2192}\n"), "U+2192"),
     (
         "unsafe",
         |copy| copy.append(DAG, "#[expect(unsafe_code, reason = \"x\")]\nfn f() {}\n"),
         "is not in the list",
+    ),
+    (
+        "unsafe",
+        |copy| {
+            copy.append(
+                DAG,
+                "#[expect(\n    dead_code,\n    unsafe_code,\n    reason = \"x\"\n)]\nfn f() {}\n",
+            )
+        },
+        "`unsafe_code`, but the file is not in the list",
+    ),
+    (
+        "unsafe",
+        |copy| copy.append(DAG, "fn f() {\n    // SAFETY: none.\n    unsafe { g() };\n}\n"),
+        "`unsafe`, but the file is not in the list",
+    ),
+    ("unsafe", |copy| copy.append(DAG, "#[unsafe(no_mangle)]\nfn f() {}\n"), "is not in the list"),
+    ("unsafe", |copy| copy.append(SYSTEM, "\nunsafe fn f() {}\n"), "`unsafe` without `SAFETY:`"),
+    ("unsafe", |copy| copy.append(SYSTEM, "\nunsafe trait T {}\n"), "`unsafe` without `SAFETY:`"),
+    ("unsafe", |copy| copy.append(SYSTEM, "\nunsafe extern \"C\" fn f() {}\n"), "`unsafe` without `SAFETY:`"),
+    (
+        "unsafe",
+        |copy| copy.append(SYSTEM, "\n#[unsafe(no_mangle)]\nfn f() {}\n"),
+        "`unsafe` without `SAFETY:`",
     ),
     (
         "unsafe",
@@ -129,12 +182,43 @@ pub(crate) const CASES: &[Case] = &[
         "`none` has no ordering",
     ),
     ("ordering", |copy| copy.append(DAG, "use std::sync::atomic::Ordering::*;\n"), "imports orderings"),
+    (
+        "ordering",
+        |copy| copy.append(DAG, "use std::sync::atomic::{\n    AtomicU32,\n    Ordering as O,\n};\n"),
+        "gives orderings another name",
+    ),
+    (
+        "ordering",
+        |copy| copy.append(DAG, "type O =\n    std::sync::atomic::Ordering;\n"),
+        "gives orderings another name",
+    ),
     ("mark", |copy| copy.append(DAG, "// NOTE: by the way.\n"), "`NOTE` is no known mark"),
     ("mark", |copy| copy.append(DAG, "// TODO-later: this.\n"), "`TODO-later` is no known mark"),
+    ("mark", |copy| copy.append(DAG, "// INVARIENT: x holds.\n"), "`INVARIENT` is no known mark"),
     ("mark", |copy| copy.append(DAG, "fn f() {} // FIXME\n"), "`FIXME` says neither"),
-    ("word", |copy| copy.append(DAG, "fn f() {\n    todo!()\n}\n"), "`todo!(`"),
-    ("word", |copy| copy.append(DAG, "fn f() {\n    dbg!(1);\n}\n"), "`dbg!(`"),
-    ("word", |copy| copy.append(DAG, &test_of("}\n    #[ignore = \"slow\"]\n    fn b() {")), "`#[ignore`"),
+    ("mark", |copy| copy.append(DAG, "// todo: later.\n"), "`todo` says neither"),
+    ("word", |copy| copy.append(DAG, "fn f() {\n    todo!()\n}\n"), "`todo!`"),
+    ("word", |copy| copy.append(DAG, "fn f() {\n    todo![]\n}\n"), "`todo!`"),
+    ("word", |copy| copy.append(DAG, "fn f() {\n    unimplemented! {}\n}\n"), "`unimplemented!`"),
+    ("word", |copy| copy.append(DAG, "fn f() {\n    dbg!(1);\n}\n"), "`dbg!`"),
+    ("word", |copy| copy.append(DAG, &test_of("}\n    #[ignore = \"slow\"]\n    fn b() {")), "`#[ignore]`"),
+    (
+        "word",
+        |copy| copy.append(DAG, &test_of("}\n    #[cfg_attr(unix, ignore)]\n    fn b() {")),
+        "`#[ignore]`",
+    ),
+    (
+        "word",
+        |copy| copy.append(DAG, &test_of("use std::thread::sleep;\n        sleep(A_WHILE);")),
+        "sleeps and hopes",
+    ),
+    (
+        "word",
+        |copy| {
+            copy.append(DAG, &test_of("assert!(\n            began.elapsed().as_millis() < 5,\n        );"))
+        },
+        "asserts a maximum time",
+    ),
     ("word", |copy| copy.append(DAG, &test_of("std::thread::sleep(A_WHILE);")), "sleeps and hopes"),
     (
         "word",
@@ -183,6 +267,10 @@ pub(crate) const CASES: &[Case] = &[
     ("link", |copy| copy.append("README.md", "[a](docs/glossary.md#nothing)\n"), "no heading of that name"),
     ("link", |copy| copy.append("README.md", "[a](#nothing)\n"), "no heading of that name"),
     ("link", |copy| copy.append("README.md", "![a](docs/nothing.svg)\n"), "leads nowhere"),
+    ("link", |copy| copy.append("README.md", "See <a href=\"docs/nothing.md\">this</a>.\n"), "leads nowhere"),
+    ("link", |copy| copy.append("README.md", "\n<img src='docs/nothing.svg'>\n"), "leads nowhere"),
+    ("link", |copy| copy.append("README.md", "[a](docs/no%20thing.md)\n"), "leads nowhere"),
+    ("link", |copy| copy.append(PAGE, "[a](adr/)\n"), "`adr/` is a folder"),
     ("link", |copy| copy.append("README.md", "[a][nothing]\n"), "nothing defines the reference [nothing]"),
     ("link", |copy| copy.append("README.md", "See `pit/nothing`.\n"), "`pit/nothing` is not in the tree"),
     ("link", |copy| copy.append(PAGE, "[a](../README.md)\n"), "leaves the book"),
@@ -205,6 +293,23 @@ pub(crate) const CASES: &[Case] = &[
         "no `nothing` in",
     ),
     ("promise", |copy| copy.replace(SPECIFICATION, "| P-", "| Q-"), "numbers no promise"),
+    (
+        "task",
+        |copy| copy.append("README.md", "Run `cargo xtask nothing`.\n"),
+        "no task `cargo xtask nothing`",
+    ),
+    ("task", |copy| copy.append(DAG, "// See `cargo xtask nothing`.\n"), "no task `cargo xtask nothing`"),
+    ("task", |copy| copy.append(".ci/run", "cargo xtask nothing\n"), "no task `cargo xtask nothing`"),
+    (
+        "bench-id",
+        |copy| copy.append(SPECIFICATION, "\n`call/nothing`, `pit/stale/touch/cold`\n"),
+        "no bench reports `call/nothing`",
+    ),
+    (
+        "bench-id",
+        |copy| copy.replace("benches/benches/pit/stale.rs", "\"pit/stale/touch\"", "\"pit/stale/touched\""),
+        "no bench reports `pit/stale/touch`",
+    ),
     (
         "tag-page",
         |copy| {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use tempfile::TempDir;
@@ -63,9 +63,24 @@ impl Copy {
     }
 
     pub(crate) fn write(&mut self, path: &str, text: &str) {
+        self.write_bytes(path, text.as_bytes());
+    }
+
+    pub(crate) fn write_bytes(&mut self, path: &str, bytes: &[u8]) {
+        let at = self.remembered(path);
+        fs::write(at, bytes).unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+
+    pub(crate) fn remove(&mut self, path: &str) {
+        let at = self.remembered(path);
+        fs::remove_file(at).unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+
+    /// Where a file is that is about to be changed, and can be mended from now on.
+    fn remembered(&mut self, path: &str) -> PathBuf {
         let at = self.root().join(path);
         self.changed.entry(path.to_owned()).or_insert_with(|| fs::read_to_string(&at).ok());
-        fs::write(at, text).unwrap_or_else(|error| panic!("{path}: {error}"));
+        at
     }
 
     /// Replaces `from`, which must be there.
@@ -110,7 +125,7 @@ fn without_line(broken: &Broken) -> String {
 
 fn copy(root: &Path) -> TempDir {
     let folder = tempfile::tempdir().expect("there is room");
-    for path in workspace::walk(root).expect("the tree can be read") {
+    for path in workspace::list(root).expect("the tree can be read") {
         let to = folder.path().join(&path);
         fs::create_dir_all(to.parent().expect("a file lies in a folder")).expect("there is room");
         match fs::copy(root.join(&path), to) {

@@ -57,3 +57,16 @@ fn a_protocol_document_that_was_read_again_is_accepted() {
     // Once more changes nothing.
     assert_eq!(protocol::accept(&copy.workspace()).expect("there is a document"), document);
 }
+
+#[test]
+fn what_only_looks_broken_is_not_reported() {
+    let mut copy = Copy::new();
+    copy.append("pit/dag-tracker/src/lib.rs", "// SIGTERM: asks.\n/// JSON: or not.\nfn f() {}\n");
+    copy.write("melodies/two words.md", "# Two words\n");
+    copy.append("README.md", "[a](melodies/two%20words.md#two-words), [b](docs/)\n");
+    copy.append(
+        "extensions/hostile/src/system.rs",
+        "\n// SAFETY: so.\n#[cfg_attr(unix, expect(\n    unsafe_code\n))]\nunsafe fn f() {}\n",
+    );
+    assert_eq!(copy.newly_broken(), []);
+}

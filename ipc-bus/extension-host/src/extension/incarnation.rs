@@ -31,6 +31,7 @@ use crate::exit::{During, ExitClass, ExitReport, HostAct, ProcessEnd, classify};
 use crate::hang::{Hang, HangLimits, HangWatch, Look};
 use crate::host::StopTimes;
 use crate::logs::{InstanceLog, LogOrigin};
+use crate::processor::processor_time;
 use crate::random::Random;
 use crate::restart::RestartHistory;
 use crate::snapshot::{InstanceState, PastEnd, StartTimes};
@@ -182,6 +183,7 @@ impl Incarnation<'_> {
         let (own_end, channel) = UnixStream::pair().map_err(|error| ExitClass::LauncherFailed {
             message: format!("its channel cannot be made: {error}"),
             permanent: false,
+            of_program: false,
         })?;
         let program = Program {
             channel: Some(OwnedFd::from(channel)),
@@ -302,7 +304,9 @@ impl Incarnation<'_> {
             let _ = has_left.wait_for(|has_left| *has_left).await;
         });
         let has_heart = Arc::clone(&running.has_heart);
-        let mut hung = pin!(hangs(&endpoint.connection, &has_heart, self.extension.host.hang_limits));
+        let launcher_pid = running.process.launcher_pid();
+        let hang_limits = self.extension.host.hang_limits;
+        let mut hung = pin!(hangs(&endpoint.connection, &has_heart, hang_limits, launcher_pid));
         loop {
             tokio::select! {
                 biased;
@@ -423,7 +427,12 @@ impl Incarnation<'_> {
 }
 
 /// Looks at a ready instance from time to time, until it hangs.
-async fn hangs(connection: &Connection, has_heart: &AtomicBool, limits: HangLimits) -> Hang {
+async fn hangs(
+    connection: &Connection,
+    has_heart: &AtomicBool,
+    limits: HangLimits,
+    launcher_pid: u32,
+) -> Hang {
     let now = || Instant::now().into_std();
     let mut watch = HangWatch::new(limits, now());
     loop {
@@ -436,7 +445,7 @@ async fn hangs(connection: &Connection, has_heart: &AtomicBool, limits: HangLimi
             // ORDERING(heart): Relaxed suffices: as where it is set.
             has_heart: has_heart.load(Ordering::Relaxed),
         };
-        if let Some(hang) = watch.look(now(), seen) {
+        if let Some(hang) = watch.look(now(), seen, || processor_time(launcher_pid)) {
             return hang;
         }
     }
@@ -462,7 +471,7 @@ fn failed_spawn(error: SpawnError) -> ExitClass {
         }
         SpawnError::Watch(source) => (source, false),
     };
-    ExitClass::LauncherFailed { message: format!("{error}: {source}"), permanent }
+    ExitClass::LauncherFailed { message: format!("{error}: {source}"), permanent, of_program: false }
 }
 
 /// What a failed handshake makes the host do; `None`: the channel closed, and the process is most likely

@@ -105,8 +105,10 @@ pub(crate) struct Broken {
     pub(crate) reason: Arc<str>,
     /// When a call may have it tried again.
     pub(crate) until: Instant,
-    /// Whether it ran, and its own end made it so; else it could not even be started.
+    /// Whether its own end made it so, or its program, which cannot be executed; else the host could not start it.
     pub(crate) by_itself: bool,
+    /// Whether trying it again without changing anything is pointless.
+    pub(crate) is_permanent: bool,
 }
 
 /// What others ask of the supervisor.
@@ -191,6 +193,11 @@ impl Extension {
         let (extension, at) = (Arc::clone(&self.name), self.host.since_began());
         let instance = InstanceId::new(0, epoch);
         self.host.events.publish(Arc::new(HostEvent { extension, instance, at, kind }));
+    }
+
+    /// Whether an incarnation is on its way to be ready.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.phase.borrow().state == InstanceState::Starting
     }
 
     /// Sends an order; `false` if the supervisor has too many, or is gone.

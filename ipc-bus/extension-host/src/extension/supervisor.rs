@@ -157,8 +157,9 @@ impl Supervisor {
                     let classes = self.last_failures(count);
                     format!("it failed {count} times within {window:?} ({classes}), the last time: {report}")
                 };
-                let by_itself = !matches!(report.class, ExitClass::LauncherFailed { .. });
-                self.broken(why.into(), by_itself).await
+                let by_itself = !matches!(report.class, ExitClass::LauncherFailed { of_program: false, .. });
+                let is_permanent = report.class.is_permanent();
+                self.broken(why.into(), by_itself, is_permanent).await
             }
         }
     }
@@ -201,9 +202,9 @@ impl Supervisor {
     }
 
     /// Left alone until somebody resets it, or long enough has passed for a call to try.
-    async fn broken(&mut self, reason: Arc<str>, by_itself: bool) -> Next {
+    async fn broken(&mut self, reason: Arc<str>, by_itself: bool, is_permanent: bool) -> Next {
         let until = Instant::now() + PROBE_AFTER;
-        let broken = Broken { reason: Arc::clone(&reason), until, by_itself };
+        let broken = Broken { reason: Arc::clone(&reason), until, by_itself, is_permanent };
         self.publish(InstanceState::Broken, Some(broken));
         self.extension.tell(self.epoch, EventKind::Broken { reason });
         loop {

@@ -104,7 +104,11 @@ fn a_deadline_holds_while_the_extension_starts_and_while_it_runs() {
         let silent = register(&host, "silent", "no-hello", "");
         let error =
             call_within(&silent, "echo", "x", Duration::from_millis(50)).await.expect_err("nobody answers");
-        assert!(matches!(error, CallError::NotDelivered(Cause::Deadline)), "{error:?}");
+        assert!(matches!(error, CallError::NotDelivered(Cause::DeadlineAtStart(_))), "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            "the call was not delivered: the deadline passed while `silent` was starting"
+        );
 
         // The manifest's limit holds whatever the caller allows.
         let stalled = register(&host, "stalled", "stall", "[limits]\ncall = \"50ms\"\n");

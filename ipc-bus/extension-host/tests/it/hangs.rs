@@ -115,6 +115,19 @@ fn a_long_call_is_no_hang_and_silence_is_one_only_after_a_heartbeat() {
 }
 
 #[test]
+fn a_long_computation_that_keeps_the_heart_from_beating_is_no_hang() {
+    on_both_runtimes(async || {
+        // It computes for two and a half of these.
+        let hang_limits = HangLimits { unanswered: NEVER, silent: 10 * SOON };
+        let host = host(HostOptions { hang_limits, ..options() });
+        let busy = register(&host, "busy", "compute", AT_ONCE);
+        assert_eq!(call(&busy, "misbehave", "computed").await.expect("it is answered"), "computed");
+        assert_eq!(snapshot(&host, "busy").starts, 1);
+        host.shutdown(Duration::ZERO).await;
+    });
+}
+
+#[test]
 fn an_idle_instance_is_silent_and_that_is_no_hang() {
     on_both_runtimes(async || {
         let hang_limits = HangLimits { unanswered: SOON / 10, silent: SOON / 10 };

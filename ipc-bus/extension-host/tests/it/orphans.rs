@@ -24,8 +24,17 @@ fn descendants(pid: u32) -> Vec<u32> {
 
 #[test]
 fn nothing_outlives_a_host_that_is_killed() {
+    outlives_nothing("command = [\"hostile\", \"runaways\"]\n");
+}
+
+#[test]
+fn nothing_outlives_a_host_that_is_killed_if_the_environment_says_the_mode() {
+    outlives_nothing("command = [\"hostile\"]\nenvironment = { HOSTILE_MODE = \"runaways\" }\n");
+}
+
+fn outlives_nothing(run: &str) {
     let mut manifest = tempfile::NamedTempFile::new().expect("a temporary file");
-    let text = "name = \"runaways\"\nversion = \"0.1.0\"\n[run]\ncommand = [\"hostile\", \"runaways\"]\n";
+    let text = format!("name = \"runaways\"\nversion = \"0.1.0\"\n[run]\n{run}");
     manifest.write_all(text.as_bytes()).expect("a temporary file is writable");
     let mut host = Command::new(&programs().small_host)
         .arg(manifest.path())

@@ -1,6 +1,7 @@
 //! Starts that fail, in every way: tried again as the manifest says, then refused with the reason.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ fn refusal(error: CallError) -> String {
     }
 }
 
-/// The refusal of what could not be started at all.
+/// The refusal of what the host could not start.
 fn rejection(error: CallError) -> String {
     match error {
         CallError::Rejected { reason, .. } => reason,
@@ -82,16 +83,30 @@ fn a_start_that_fails_is_tried_again_and_then_refused_with_its_reason() {
 }
 
 #[test]
-fn what_cannot_be_executed_is_refused_at_once() {
+fn what_cannot_be_executed_is_refused_at_once_as_its_own_fault() {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let script = place.path().join("script");
+    // Made by another process: one that is forked here meanwhile would hold the file open.
+    let make = "printf '#!/no/such/interpreter\\n' >\"$0\" && chmod 755 \"$0\"";
+    let made = Command::new("/bin/sh").args(["-c", make]).arg(&script).status();
+    assert!(made.expect("a shell starts").success());
+    let script = script.to_str().expect("the temporary folder has a printable name");
     on_both_runtimes(async || {
         for (program, reason) in [
             ("/no/such/program", "program /no/such/program cannot be executed: No such file"),
-            ("/etc/passwd", "program /etc/passwd cannot be executed: Permission denied"),
+            ("/etc/passwd", "(os error 13); make it executable with chmod +x"),
+            (
+                script,
+                "(os error 2); the interpreter of its `#!` line, or the loader that it needs, is missing",
+            ),
         ] {
             let host = host(options());
             host.register(manifest("absent", "echo", ""), PathBuf::from(program)).expect("the name is free");
             let route = host.extension("absent").expect("it is registered");
-            let refused = rejection(call(&route, "echo", "x").await.expect_err("it cannot start"));
+            let error = call(&route, "echo", "x").await.expect_err("it cannot start");
+            let CallError::NotDelivered(Cause::Broken { reason: refused, retry_after: None }) = error else {
+                panic!("the call should be refused for good: {error:?}");
+            };
             assert!(refused.contains(reason), "{refused}");
             let broken = snapshot(&host, "absent");
             assert_eq!((broken.starts, broken.past_ends[0].report.class.name()), (1, "launcher-failed"));

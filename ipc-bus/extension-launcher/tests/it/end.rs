@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use extension_launcher::Arguments;
@@ -41,15 +42,34 @@ fn a_signal_that_was_ignored_outside_ends_the_program_as_ever() {
     assert_eq!(status.expect("the launcher starts").signal(), Some(Signal::INT.as_raw()));
 }
 
+/// A script whose interpreter is missing. Made by another process: one that is forked here meanwhile would hold the
+/// file open, and nobody can execute what somebody writes.
+fn script_without_interpreter() -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("script-without-interpreter");
+    let make = "printf '#!/no/such/interpreter\\n' >\"$0\" && chmod 755 \"$0\"";
+    let made = std::process::Command::new("/bin/sh").args(["-c", make]).arg(&path).status();
+    assert!(made.expect("a shell starts").success());
+    path
+}
+
 #[test]
 fn what_cannot_be_started_is_told_in_one_line() {
     let folder = std::env::temp_dir();
     let folder = folder.to_str().expect("the temporary folder has a printable name");
+    let script = script_without_interpreter();
+    let script = script.to_str().expect("the temporary folder has a printable name");
     let missing_folder = Arguments { working_directory: Some("/no/such".into()), ..Arguments::default() };
     for (arguments, program, code, expected) in [
         (Arguments::default(), "/no/such/program", 127, "program /no/such/program cannot be executed"),
-        (Arguments::default(), folder, 126, "cannot be executed"),
-        (Arguments::default(), "/etc/passwd", 126, "cannot be executed"),
+        (
+            Arguments::default(),
+            folder,
+            126,
+            "cannot be executed: Permission denied (os error 13); it is a folder",
+        ),
+        (Arguments::default(), "/etc/passwd", 126, "; make it executable with chmod +x"),
+        (Arguments::default(), script, 127, "; the interpreter of its `#!` line, or the loader"),
+        (Arguments::default(), "/etc/passwd/x", 126, "Not a directory"),
         (missing_folder, "/bin/true", 125, "folder /no/such cannot be entered"),
     ] {
         let output = launch(arguments, program, &[]).output().expect("the launcher starts");

@@ -63,6 +63,41 @@ fn dominant_shares_are_equalised_where_demands_differ() {
     assert!(shares.iter().all(|(_, share)| (share - 2.0 / 3.0).abs() < 1e-9), "{shares:?}");
 }
 
+#[test]
+fn owner_that_is_granted_something_moves_back_at_once_with_all_its_claims() {
+    let (arbiter, _) = fair(&[("a", 5), ("b", 3)], by_share());
+    let mut hold = [(8, [2, 0]), (9, [0, 3])]
+        .map(|(owner, units)| arbiter.try_claim(&spec(&arbiter, owner, 0, &units)).unwrap());
+    let claims = [(0, [5, 0]), (0, [0, 3]), (1, [2, 0])];
+    let mut claims = claims.map(|(owner, units)| arbiter.claim(&spec(&arbiter, owner, 0, &units)));
+    assert!(
+        claims.iter_mut().all(|claim| poll(claim).is_pending()),
+        "the first keeps the units that are free"
+    );
+    drop(hold[1].take());
+    assert_eq!(claims.each_mut().map(|claim| poll(claim).is_ready()), [false, true, true]);
+}
+
+#[test]
+fn extension_counts_as_a_share_as_long_as_it_is_held() {
+    let (arbiter, _) = fair(&[("a", 8), ("b", 4)], by_share());
+    let share =
+        || arbiter.snapshot().shares.iter().find(|(owner, _)| owner.get() == 0).map(|(_, share)| *share);
+    let mut grant = arbiter.try_claim(&spec(&arbiter, 0, 0, &[1, 0])).unwrap().unwrap();
+    assert!(grant.try_extend(&spec(&arbiter, 7, 0, &[1, 1])).unwrap());
+    assert_eq!(share(), Some(0.25), "two of eight, one of four");
+    let other = arbiter.try_claim(&spec(&arbiter, 1, 0, &[6, 0])).unwrap();
+    let more = spec(&arbiter, 0, 0, &[4, 0]);
+    let mut extending = grant.extend(&more);
+    assert!(poll(&mut extending).is_pending());
+    drop(other);
+    assert_eq!(share(), Some(0.75));
+    drop(extending);
+    assert_eq!(share(), Some(0.25), "it was never fetched");
+    drop(grant);
+    assert_eq!(share(), None);
+}
+
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const CAPACITIES: [u64; 3] = [5, 3, 2];
 

@@ -100,6 +100,20 @@ fn no_more_holders_are_wounded_than_needed_the_youngest_first() {
 }
 
 #[test]
+fn younger_holder_does_not_take_what_an_older_one_waits_for() {
+    let (arbiter, _) = arbiter(&[("cores", 4)], Ageing::default());
+    let oldest = take(&arbiter, 1, &[("cores", 2)]);
+    let mut middle = take(&arbiter, 1, &[]);
+    let mut young = take(&arbiter, 1, &[]);
+    let mut wanting = middle.extend(&spec(&arbiter, 0, &[("cores", 3)]));
+    assert!(poll(&mut wanting).is_pending(), "it waits for the oldest, and two are free");
+    assert!(!young.try_extend(&spec(&arbiter, 0, &[("cores", 1)])).unwrap());
+    drop(oldest);
+    assert!(poll(&mut wanting).is_ready());
+    assert!(young.try_extend(&spec(&arbiter, 0, &[("cores", 1)])).unwrap());
+}
+
+#[test]
 fn extension_goes_before_claims_that_hold_nothing() {
     let (arbiter, _) = arbiter(&[("cores", 4)], Ageing::default());
     let mut grant = take(&arbiter, 1, &[("cores", 2)]);

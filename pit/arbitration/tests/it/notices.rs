@@ -86,6 +86,8 @@ fn holder_is_told_by_a_future_and_by_asking() {
     assert!(arbiter.preempt(grant.id(), NOTICE / 2));
     assert_eq!(arbiter.next_deadline(), Some(clock.now().after(NOTICE / 2)));
     assert!(grant.is_valid(), "until then");
+    drop(grant);
+    assert_eq!(arbiter.next_deadline(), None, "nobody is told any more");
 }
 
 #[test]

@@ -58,7 +58,8 @@ class Fault(Exception):
         self.code, self.retry = code, retry
 
     def body(self):
-        message = str(self).encode()[:MESSAGE_BYTES_MAX].decode(errors="ignore")
+        # The name of a file need not be UTF-8, and is often what a fault is about.
+        message = str(self).encode(errors="backslashreplace")[:MESSAGE_BYTES_MAX].decode(errors="ignore")
         return {"code": self.code, "origin": "extension", "retry": self.retry, "message": message}
 
 
@@ -271,6 +272,17 @@ def is_of(value, annotation):
     return isinstance(value, (int, float) if annotation is float else annotation)
 
 
+def fault_of(error):
+    """The body of the fault for whatever was raised. The author's mistake is this call's, not the extension's."""
+    try:
+        if isinstance(error, Fault):
+            return pack(error.body())
+        what = repr(error)
+    except Exception as mistake:  # The fault itself cannot be sent, or not even be shown.
+        what = f"{type(error).__name__}, which cannot be sent: {type(mistake).__name__}"
+    return pack(Fault(PANICKED, f"the method failed: {what}").body())
+
+
 class Server:
     """The running extension: each call on a thread of its own, so that cancelling reaches it."""
 
@@ -342,10 +354,8 @@ class Server:
             if len(result) > self.channel.message_bytes_max:
                 raise Fault(TOO_LARGE, f"the result has {len(result)} bytes")
             answer = REPLY, result
-        except Fault as fault:
-            answer = FAULT, pack(fault.body())
-        except Exception as error:  # The author's mistake is this call's, not the extension's.
-            answer = FAULT, pack(Fault(PANICKED, f"the method failed: {error!r}").body())
+        except BaseException as error:  # `sys.exit` too: it would end this thread only, and say nothing to anybody.
+            answer = FAULT, fault_of(error)
         # Off the table before the answer is sent: with it the host may send the next call.
         with self.lock:
             del self.calls[message.id]

@@ -7,7 +7,7 @@ import sys
 import unittest
 
 import extension
-from extension import Call, Channel, Fault, pack, unpack
+from extension import Call, Channel, Fault, Message, Server, pack, unpack
 
 
 class Methods(unittest.TestCase):
@@ -32,6 +32,43 @@ class Methods(unittest.TestCase):
         with self.assertRaises(Fault) as raised:
             extension.count_primes(Call(deadline=0), 1 << 60)
         self.assertEqual(raised.exception.code, extension.DEADLINE_EXCEEDED)
+
+
+class Failures(unittest.TestCase):
+    """A call that gets no answer is lost: its caller waits until the deadline and never learns why."""
+
+    def fault_of(self, method):
+        """What the caller of this method is told."""
+        ours, theirs = socket.socketpair()
+        ours.settimeout(60)
+        host, server = Channel(ours), Server(Channel(theirs))
+        server.methods = [method]
+        server.begin(Message(extension.CALL, 0, 0, 0, 0, 1, 0, b""))
+        message = host.receive()
+        for channel in (host, server.channel):
+            channel.file.close()
+            channel.socket.close()
+        self.assertEqual((message.kind, message.id), (extension.FAULT, 1))
+        return unpack(bytes(message.body))
+
+    def test_a_method_that_wants_to_end_the_process_is_answered(self):
+        fault = self.fault_of(lambda: sys.exit(3))
+        self.assertEqual(fault["code"], extension.PANICKED)
+        self.assertIn("SystemExit(3)", fault["message"])
+
+    def test_a_fault_about_a_name_that_is_not_utf_8_is_answered(self):
+        def absent():
+            raise Fault(extension.NOT_FOUND, "no file \udc80")
+
+        fault = self.fault_of(absent)
+        self.assertEqual((fault["code"], fault["message"]), (extension.NOT_FOUND, "no file \\udc80"))
+
+    def test_a_fault_or_a_result_that_cannot_be_sent_is_answered(self):
+        def wrong():
+            raise Fault(extension.FAILED, "no", retry=object())
+
+        for method in (wrong, object, lambda: "\udc80", lambda: 1 << 64):
+            self.assertEqual(self.fault_of(method)["code"], extension.PANICKED)
 
 
 class Process(unittest.TestCase):
