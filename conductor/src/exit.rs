@@ -79,6 +79,12 @@ impl Failure {
         Self { exit, error: None, is_shown: true, help: None, extension: None, report: None }
     }
 
+    /// Cancelled with `exit`, which people know because they did it; documents are told `report`.
+    #[must_use]
+    pub fn cancelled(exit: Exit, report: ErrorReport) -> Self {
+        Self { report: Some(Box::new(report)), ..Self::silent(exit) }
+    }
+
     /// The same failure, of which people know already.
     #[must_use]
     pub fn shown(mut self) -> Self {

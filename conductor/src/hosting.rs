@@ -82,6 +82,12 @@ impl Hosting {
         Ok(Arc::new(self.host.extension(name)?))
     }
 
+    /// Whether a call was handed to an instance of the extension, which may have run it since.
+    #[must_use]
+    pub fn has_sent(&self, extension: &str) -> bool {
+        self.host.snapshot().iter().any(|one| one.name == extension && one.calls > 0)
+    }
+
     /// Stops everything and says what became of it. Nothing is left when this returns.
     pub async fn end(self) -> Vec<ExtensionReport> {
         // Before the end, because the stop that comes now is nobody's cause for anything.

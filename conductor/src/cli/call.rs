@@ -16,6 +16,7 @@ use super::{Surroundings, prepare, stdout_failed};
 use crate::bridge::Expiring;
 use crate::build::Effort;
 use crate::config::parse_timeout;
+use crate::document::ErrorReport;
 use crate::engine::{StepError, Where, report};
 use crate::exit::{Exit, Failure};
 use crate::hosting::Hosting;
@@ -91,15 +92,14 @@ pub(super) async fn call(
         result = reply => Ok(result),
     };
     listener.end();
+    let was_sent = hosting.has_sent(extension);
     hosting.end().await;
+    let place = Where { step: None, extension, item: None, is_idempotent, call_time_max };
     let result = result.map_err(|exit| {
         surroundings.screen.line("cancelled");
-        Failure::silent(exit)
+        Failure::cancelled(exit, cancelled(place, &arguments.method, was_sent))
     })?;
-    let output = value_of(result).map_err(|source| {
-        let place = Where { step: None, extension, item: None, is_idempotent, call_time_max };
-        failure(place, &arguments.method, timeout, source)
-    })?;
+    let output = value_of(result).map_err(|source| failure(place, &arguments.method, timeout, source))?;
     let mut out = io::stdout().lock();
     write_json(&output.to_bytes(), &mut out)
         .and_then(|()| out.write_all(b"\n"))
@@ -126,6 +126,31 @@ fn choice(given: &str, mut names: Vec<&str>) -> String {
     names.truncate(METHODS_LISTED_MAX);
     let more = if left_out > 0 { format!(" and {left_out} more") } else { String::new() };
     format!("{nearest}its methods: {}{more}", names.join(", "))
+}
+
+/// What documents say of a call whose caller went.
+fn cancelled(place: Where<'_>, method: &str, was_sent: bool) -> ErrorReport {
+    let (message, retry, help) = match (was_sent, place.is_idempotent) {
+        (false, _) => (format!("cancelled before {method} was delivered"), "now", "call again"),
+        (true, true) => {
+            (format!("cancelled while {method} ran; it may have run"), "now", "call again: it may run twice")
+        }
+        (true, false) => (
+            format!("cancelled while {method} ran; it may have run"),
+            "never",
+            "look what it did first: call again only if the method may run twice",
+        ),
+    };
+    ErrorReport {
+        message,
+        step: None,
+        item: None,
+        item_value: None,
+        extension: Some(place.extension.to_owned()),
+        origin: "caller".to_owned(),
+        retry: retry.to_owned(),
+        help: help.to_owned(),
+    }
 }
 
 fn failure(place: Where<'_>, method: &str, timeout: Duration, source: CallError) -> Failure {

@@ -111,10 +111,8 @@ fn error_of(failure: &Failure) -> ErrorReport {
         Exit::Environment => ("environment", "never"),
         Exit::Success | Exit::Failed => ("conductor", "never"),
     };
-    let message = failure
-        .error
-        .as_ref()
-        .map_or_else(|| "cancelled before anything was started".to_owned(), |error| chain(error.as_ref()));
+    let message =
+        failure.error.as_ref().map_or_else(|| "cancelled".to_owned(), |error| chain(error.as_ref()));
     ErrorReport {
         message,
         step: None,

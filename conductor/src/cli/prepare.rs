@@ -7,6 +7,7 @@ use extension_host::Manifest;
 use super::{Surroundings, wrong_file};
 use crate::build::{BuildError, Builder, Built, Effort};
 use crate::catalog::{Catalog, CatalogError};
+use crate::document::ErrorReport;
 use crate::exit::Failure;
 use crate::pit::DataFolderError;
 use crate::signals::Cancellation;
@@ -64,9 +65,23 @@ pub(super) async fn build(
         biased;
         exit = cancellation.wait() => {
             surroundings.screen.line("cancelled");
-            Err(Failure::silent(exit))
+            Err(Failure::cancelled(exit, cancelled()))
         }
         built = builder.ensure(manifests, effort) => built.map_err(build_failure),
+    }
+}
+
+/// What documents say where nothing but cargo and `--describe` was started.
+fn cancelled() -> ErrorReport {
+    ErrorReport {
+        message: "cancelled while the extensions were made ready; none of them was called".to_owned(),
+        step: None,
+        item: None,
+        item_value: None,
+        extension: None,
+        origin: "caller".to_owned(),
+        retry: "now".to_owned(),
+        help: "run again".to_owned(),
     }
 }
 

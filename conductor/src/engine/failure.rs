@@ -180,7 +180,9 @@ fn explain_call(error: &CallError, place: Where<'_>, timeout: Duration) -> (&'st
             (origin, retry, help)
         }
         // Reported at the end of a command: the host that would have waited ends with it.
-        CallError::Rejected { retry_after: Some(after), .. } if *after > ROOM_TIME_MAX => left_alone(),
+        CallError::Rejected { retry_after: Some(after), .. } if *after > ROOM_TIME_MAX => {
+            ("host", Retry::Never, left_alone().2)
+        }
         CallError::Rejected { retry_after, .. } => {
             let retry = retry_after.map_or(Retry::Never, |_| Retry::Now);
             ("host", retry, format!("run with --log info to see why `{extension}` is not to be had"))
@@ -358,14 +360,15 @@ mod tests {
         let minutes = Some(Duration::from_secs(300));
         let broken = |retry_after| Cause::Broken { reason: "it ended five times".to_owned(), retry_after };
         let rejected =
-            |retry_after| CallError::Rejected { reason: "it is no program".to_owned(), retry_after };
-        for error in [
-            CallError::NotDelivered(broken(minutes)),
-            CallError::NotDelivered(broken(None)),
-            rejected(minutes),
+            |retry_after| CallError::Rejected { reason: "there is no launcher".to_owned(), retry_after };
+        for (error, origin) in [
+            (CallError::NotDelivered(broken(minutes)), "extension"),
+            (CallError::NotDelivered(broken(None)), "extension"),
+            // What the host itself could not do: without its launcher nothing is started.
+            (rejected(minutes), "host"),
         ] {
             let told = explained(error);
-            assert_eq!((told.origin.as_str(), told.retry.as_str()), ("extension", "never"), "{told:?}");
+            assert_eq!((told.origin.as_str(), told.retry.as_str()), (origin, "never"), "{told:?}");
             assert!(told.help.contains("correct") && !told.help.contains("--log"), "{told:?}");
         }
         let told = explained(rejected(Some(Duration::from_millis(10))));

@@ -134,6 +134,35 @@ fn a_program_that_cannot_be_executed_is_found_by_the_check() {
 }
 
 #[test]
+fn a_call_is_told_which_bound_ended_it_and_what_keeps_its_extension_from_starting() {
+    let place = Place::new();
+    let manifest =
+        "name = \"mine\"\nversion = \"0.1.0\"\n[run]\ncommand = [\"program\"]\n[limits]\ncall = \"1s\"\n";
+    place.write("mine/extension.toml", manifest);
+    let sleeps = "#!/bin/sh\n[ \"$1\" = --describe ] && exit 1\nexec sleep 100\n";
+    let program = place.path("mine/program");
+    for (text, mode, message, help) in [
+        (
+            sleeps,
+            0o755,
+            "the deadline passed while `mine` was starting",
+            "`limits.call` = 1s in the extension.toml",
+        ),
+        (sleeps, 0o644, "make it executable with chmod +x", "correct"),
+        ("#!/no/such/interpreter\n", 0o755, "the interpreter of its `#!` line", "correct"),
+    ] {
+        place.write("mine/program", text);
+        fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
+        let arguments = ["call", "mine.x", "{}", "--json", "--timeout", "60s", "--extensions", "mine"];
+        let ended = place.run(arguments).with_code(1);
+        let error = &ended.document()["error"];
+        let contains = |key: &str, text| error[key].as_str().is_some_and(|told| told.contains(text));
+        assert!(contains("message", message) && contains("help", help), "{error}");
+        assert_eq!((&error["origin"], &error["extension"]), (&json!("extension"), &json!("mine")), "{error}");
+    }
+}
+
+#[test]
 fn a_manifest_that_is_no_file_is_told_and_not_waited_for() {
     let place = Place::new();
     fs::create_dir_all(place.path("mine/piped")).unwrap();

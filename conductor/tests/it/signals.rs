@@ -1,11 +1,12 @@
 //! Ctrl-C once, twice, and SIGTERM: a clean end, an immediate end, and nothing left behind either way.
 
 use std::fs;
+use std::process::Stdio;
 
 use rustix::process::Signal;
 
 use crate::processes::{Process, all_gone, descendants};
-use crate::support::{Place, eventually, main_job_arguments, many_files, skip};
+use crate::support::{Ended, Place, eventually, main_job_arguments, many_files, skip};
 
 /// Starts the main job over a tree that keeps it busy for a while, and waits until both extensions work.
 fn busy(place: &Place) -> (crate::support::Running, Vec<Process>) {
@@ -84,12 +85,47 @@ fn an_interrupt_while_building_ends_cargo_too() {
     let Some(package) = crate::kills::slow_package(&place) else {
         return skip("an_interrupt_while_building_ends_cargo_too", "there is no cargo");
     };
-    let running = place.start(["call", "slow.method", "--extensions", package.to_str().unwrap()]);
+    let running = place.start(["call", "slow.method", "--json", "--extensions", package.to_str().unwrap()]);
     running.descendant("build-script-bu");
     let processes = descendants(running.pid());
     running.signal(Signal::INT);
-    running.wait().with_code(130);
+    let error = &running.wait().with_code(130).document()["error"];
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("none of them was called") && error["retry"] == "now", "{error}");
     all_gone(&processes);
+}
+
+#[test]
+fn a_cancelled_call_says_whether_it_may_have_run() {
+    let place = Place::new();
+    place.run(["extensions", "build", "hostile"]).with_code(0);
+    // Its start hangs, or it never answers.
+    for (mode, method, waits_for, message, retry) in [
+        ("no-hello", "once", "a process", "cancelled before hostile.once was delivered", "now"),
+        ("stall", "misbehave", "is ready", "cancelled while hostile.misbehave ran; it may have run", "never"),
+        ("echo", "hold", "is ready", "cancelled while hostile.hold ran; it may have run", "now"),
+    ] {
+        let told = place.path("told");
+        let method = format!("hostile.{method}");
+        let mut command =
+            place.conductor(["call", &method, "{}", "--json", "--timeout", "100s", "--log", "info"]);
+        command.env("SYMPHONY_STOP_TIMEOUT", "100ms").env("HOSTILE_MODE", mode);
+        command.stdout(Stdio::piped()).stderr(fs::File::create(&told).expect("the file is made"));
+        let child = command.spawn().expect("the conductor starts");
+        eventually("the hostile extension", || match waits_for {
+            "a process" => descendants(child.id()).len() >= 2,
+            said => fs::read_to_string(&told).expect("what it says is kept").contains(said),
+        });
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::INT).unwrap();
+        let ended = Ended::of(child.wait_with_output().expect("it ends")).with_code(130);
+        let error = &ended.document()["error"];
+        assert_eq!(
+            (error["message"].as_str(), error["retry"].as_str()),
+            (Some(message), Some(retry)),
+            "{error}"
+        );
+        assert_eq!((&error["origin"], &error["extension"]), (&"caller".into(), &"hostile".into()));
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -23,6 +24,13 @@ pub const INSTANCE_VARIABLE: &str = "SYMPHONY_INSTANCE";
 
 /// LIMIT: how long to look and kill. Whoever forks faster than that is left to the operator.
 const SWEEP_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// LIMIT: how long to look again at processes that show no environment yet. Whoever was started with none never shows
+/// one, and must not hold up a restart.
+const UNKNOWN_TIME_MAX: Duration = Duration::from_millis(50);
+
+/// Between two such looks.
+const UNKNOWN_PAUSE: Duration = Duration::from_millis(1);
 
 /// LIMIT: bytes of an environment that are looked at. The kernel allows a program fewer by default.
 const ENVIRONMENT_BYTES_MAX: u64 = 8 << 20;
@@ -52,23 +60,43 @@ impl Mark {
         environment.split(|&byte| byte == 0).any(|entry| entry == self.entry.as_bytes())
     }
 
-    fn is_on(&self, pid: Pid) -> bool {
+    fn is_on(&self, pid: Pid) -> Borne {
+        let folder = format!("/proc/{}", pid.as_raw_nonzero());
         let mut environment = Vec::new();
-        let read = File::open(format!("/proc/{}/environ", pid.as_raw_nonzero()))
+        let read = File::open(format!("{folder}/environ"))
             .and_then(|file| file.take(ENVIRONMENT_BYTES_MAX).read_to_end(&mut environment));
-        // Gone, or another user's.
-        read.is_ok() && self.is_in(&environment)
+        match read {
+            // A process that is about to execute a program shows none until the kernel has laid it out. Kernel
+            // threads and the dead show none either, and have no program.
+            Ok(0) if fs::read_link(format!("{folder}/exe")).is_ok() => Borne::NotYetKnown,
+            Ok(_) if self.is_in(&environment) => Borne::Yes,
+            // Gone, or another user's.
+            _ => Borne::No,
+        }
     }
+}
+
+/// Whether a process has the mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Borne {
+    Yes,
+    No,
+    NotYetKnown,
 }
 
 /// Kills every process with the mark, and returns when a look at all processes finds none. Blocks for some
 /// milliseconds.
 pub(crate) fn sweep(mark: &Mark) {
-    let give_up = Instant::now() + SWEEP_TIME_MAX;
+    let start = Instant::now();
+    let give_up = start + SWEEP_TIME_MAX;
     loop {
-        let found = marked(mark);
-        if found.is_empty() || Instant::now() >= give_up {
+        let Looked { found, is_all_known } = look(mark);
+        let is_settled = is_all_known || start.elapsed() >= UNKNOWN_TIME_MAX;
+        if (found.is_empty() && is_settled) || Instant::now() >= give_up {
             return;
+        }
+        if found.is_empty() {
+            thread::sleep(UNKNOWN_PAUSE);
         }
         for process in &found {
             // It may have ended just now.
@@ -88,19 +116,35 @@ pub(crate) fn ends_within(process: &OwnedFd, time: Duration) -> bool {
     matches!(rustix::io::retry_on_intr(|| poll(&mut ends, Some(&timeout))), Ok(1..))
 }
 
-fn marked(mark: &Mark) -> Vec<OwnedFd> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let mut found = Vec::new();
+/// What one look at all processes has found.
+struct Looked {
+    /// Those with the mark.
+    found: Vec<OwnedFd>,
+    /// Whether it is known of every process.
+    is_all_known: bool,
+}
+
+fn look(mark: &Mark) -> Looked {
+    let mut looked = Looked { found: Vec::new(), is_all_known: true };
+    let Ok(entries) = fs::read_dir("/proc") else { return looked };
     for entry in entries.flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
-        let Some(pid) = pid.filter(|pid| mark.is_on(*pid)) else { continue };
+        let Some(pid) = pid else { continue };
+        let borne = mark.is_on(pid);
+        looked.is_all_known &= borne != Borne::NotYetKnown;
+        if borne != Borne::Yes {
+            continue;
+        }
         let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
         // Looked at again: between the two another process may have got the pid.
-        if mark.is_on(pid) {
-            found.push(process);
+        match mark.is_on(pid) {
+            Borne::Yes => looked.found.push(process),
+            Borne::No => {}
+            // It executes another program at this moment.
+            Borne::NotYetKnown => looked.is_all_known = false,
         }
     }
-    found
+    looked
 }
 
 #[cfg(test)]
