@@ -15,6 +15,7 @@ const UNSAFE_FILES: &[&str] = &[
     "ipc-bus/extension-launcher/src/signals.rs",
     "ipc-bus/extension-launcher/src/start.rs",
     "ipc-bus/ipc-transport/src/connection/socket.rs",
+    "ipc-bus/ipc-transport/src/ring/region.rs",
     "pit/artifact-store/src/mapping.rs",
 ];
 

@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("artifact-store", &["pit-core"]),
     ("arbitration", &["pit-core"]),
     ("stale-manager", &["pit-core"]),
-    ("ipc-transport", &["ipc-protocol"]),
+    ("ipc-transport", &["ipc-protocol", "pit-core"]),
     ("extension-launcher", &[]),
     // L2.
     ("extension-host", &["ipc-protocol", "ipc-transport", "pit-core", "extension-launcher"]),

@@ -98,6 +98,8 @@ wire_enum! {
         Descriptor = 23,
         /// A shared segment goes back to its writer; `aux`: its index. No body.
         SegmentReturn = 24,
+        /// Over the socket, to a peer that sleeps: look into the ring. No body.
+        Wake = 25,
     }
 }
 

@@ -32,6 +32,9 @@ pub struct Hello {
     /// The manifest's `[config]` table as MessagePack; empty if there is none.
     #[serde(with = "serde_bytes", default)]
     pub config: Vec<u8>,
+    /// How long to poll shared memory before sleeping: `low`, `balanced`, `efficient`; empty is `balanced`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub latency: String,
 }
 
 impl Hello {
@@ -47,6 +50,7 @@ impl Hello {
             in_flight_max: crate::limits::IN_FLIGHT_CALLS_DEFAULT,
             message_bytes_max: crate::limits::MESSAGE_BYTES_DEFAULT,
             config: Vec::new(),
+            latency: String::new(),
         }
     }
 }
@@ -124,12 +128,15 @@ pub struct Ready {
     /// Why the start failed; absent if it did not. The extension then says goodbye and exits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<crate::Fault>,
+    /// Everything after this frame goes through the rings that the host granted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rings: bool,
 }
 
 impl Ready {
     /// The start failed.
     #[must_use]
     pub fn failed(fault: crate::Fault) -> Self {
-        Self { fault: Some(fault) }
+        Self { fault: Some(fault), ..Self::default() }
     }
 }

@@ -12,12 +12,14 @@
 
 mod greet;
 mod socket;
+mod statistics;
 
 mod state;
 
 mod allowance;
 mod incoming;
 mod tasks;
+mod through_ring;
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -41,8 +43,12 @@ use crate::in_flight::CallId;
 use crate::outcome::{CallError, CallResult, Cause};
 use crate::outgoing::QueuedBody;
 use crate::payload::{Payload, encode_into};
+use crate::ring::{self, Latency, Offer};
 use socket::Socket;
-use state::{Limits, NewCall, Phase, State};
+use state::{Flushed, Limits, NewCall, Phase, State};
+use through_ring::ThroughRing;
+
+pub use statistics::ConnectionStatistics;
 
 /// Why two sides did not come together.
 pub type ConnectError = HandshakeError;
@@ -67,6 +73,11 @@ pub struct ConnectOptions {
     /// Bytes that may wait to be written, and as many in the bodies of calls that wait for room; beyond both,
     /// calls are rejected. A single message may be longer when nothing else waits.
     pub queued_bytes_max: u64,
+    /// Whether to offer shared memory. An extension that does not know it, or cannot use it, is talked to over the
+    /// socket all the same.
+    pub offers_rings: bool,
+    /// How long both sides poll shared memory before they sleep.
+    pub latency: Latency,
 }
 
 impl ConnectOptions {
@@ -79,6 +90,8 @@ impl ConnectOptions {
             ready_timeout: Duration::from_millis(READY_TIMEOUT_MS.into()),
             in_flight_max: IN_FLIGHT_CALLS_DEFAULT,
             queued_bytes_max: QUEUED_BYTES_DEFAULT,
+            offers_rings: true,
+            latency: Latency::default(),
         }
     }
 }
@@ -137,67 +150,6 @@ impl CloseReason {
     }
 }
 
-/// What one connection did so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ConnectionStatistics {
-    /// Calls sent.
-    pub calls: u64,
-    /// Answers that somebody waited for.
-    pub answers: u64,
-    /// Answers that came after their caller had its outcome, or was gone.
-    pub late: u64,
-    /// Second answers to one call.
-    pub duplicates: u64,
-    /// Frames of another incarnation.
-    pub stale: u64,
-    /// Frames that belong to no call in flight, or to a part of the protocol that is not in use.
-    pub ignored: u64,
-    /// Frames beside answers that came faster than they are looked at, and were dropped.
-    pub dropped: u64,
-    /// Calls whose deadline passed.
-    pub expired: u64,
-    /// Calls whose reply was dropped.
-    pub cancelled: u64,
-    /// Calls that were not taken.
-    pub rejected: u64,
-    /// Bytes read.
-    pub bytes_read: u64,
-    /// Bytes written.
-    pub bytes_written: u64,
-    /// Bytes that wait to be written.
-    pub bytes_queued: u64,
-    /// Answers that are owed now.
-    pub in_flight: u32,
-    /// Those of them that nobody waits for any longer: the caller is gone, or its deadline passed.
-    pub unanswered: u32,
-    /// Calls that wait for room now.
-    pub waiting: u32,
-}
-
-impl ConnectionStatistics {
-    /// The counts of this connection and of those before it, together. What is a state and no count, from
-    /// [`Self::bytes_queued`] on, stays this one's.
-    #[must_use]
-    pub fn with_earlier(self, earlier: &Self) -> Self {
-        Self {
-            calls: self.calls + earlier.calls,
-            answers: self.answers + earlier.answers,
-            late: self.late + earlier.late,
-            duplicates: self.duplicates + earlier.duplicates,
-            stale: self.stale + earlier.stale,
-            ignored: self.ignored + earlier.ignored,
-            dropped: self.dropped + earlier.dropped,
-            expired: self.expired + earlier.expired,
-            cancelled: self.cancelled + earlier.cancelled,
-            rejected: self.rejected + earlier.rejected,
-            bytes_read: self.bytes_read + earlier.bytes_read,
-            bytes_written: self.bytes_written + earlier.bytes_written,
-            ..self
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Shared {
     socket: Socket,
@@ -206,6 +158,8 @@ struct Shared {
     by_name: Vec<u32>,
     epoch: u32,
     state: Mutex<State>,
+    /// Where frames go if not through the socket.
+    through_ring: Option<ThroughRing>,
     timer: Notify,
     closed: Notify,
     cause_given: Notify,
@@ -220,10 +174,14 @@ impl Shared {
 
     /// Unlocks, and tells whoever must hear of what was done under the lock.
     fn finish(&self, mut state: MutexGuard<'_, State>, wake: &mut Vec<Waker>) {
+        let flushed = state.flush_to_ring();
         let writer = state.signal_writer();
         let timer_moved = state.take_timer_moved();
         let is_idle = state.is_watched() && state.is_idle();
         drop(state);
+        if flushed != Flushed::Nothing {
+            self.tell_of(flushed);
+        }
         if let Some(writer) = writer {
             writer.wake();
         }
@@ -235,6 +193,20 @@ impl Shared {
         }
         for waker in wake.drain(..) {
             waker.wake();
+        }
+    }
+
+    /// What came of writing to the ring, to be told without the lock.
+    fn tell_of(&self, flushed: Flushed) {
+        match flushed {
+            Flushed::Nothing => {}
+            Flushed::ToWake => self.ring_the_bell(),
+            Flushed::EndOfStream => self.socket.shut_down_writes(),
+            Flushed::Lie(violation) => {
+                if let Some(through) = &self.through_ring {
+                    through.fail(violation);
+                }
+            }
         }
     }
 
@@ -317,8 +289,14 @@ pub async fn connect(
     let in_flight_max = options.in_flight_max.clamp(1, IN_FLIGHT_CALLS_MAX);
     let mut hello = options.hello;
     hello.in_flight_max = in_flight_max;
+    // Without memory for them it is the socket.
+    let offer = if options.offers_rings { Offer::new().ok() } else { None };
+    if offer.is_some() {
+        hello.features.push(ring::FEATURE.to_owned());
+        options.latency.as_str().clone_into(&mut hello.latency);
+    }
     let timeouts = (options.welcome_timeout, options.ready_timeout);
-    let greeted = greet::greet(socket, &hello, timeouts, &*events).await?;
+    let greeted = greet::greet(socket, &hello, timeouts, offer, &*events).await?;
 
     let methods = &greeted.welcome.methods;
     let mut by_name: Vec<u32> = (0..).take(methods.len()).collect();
@@ -328,12 +306,18 @@ pub async fn connect(
         queued_bytes_max: options.queued_bytes_max,
         message_bytes_max: hello.message_bytes_max,
     };
+    let (writer, reader) = greeted.rings.map(|rings| (rings.writer, rings.reader)).unzip();
+    let through_ring = reader.map(|reader| {
+        let limits = (hello.epoch, hello.message_bytes_max);
+        ThroughRing::new(reader, limits, options.latency, Arc::clone(&events))
+    });
     let shared = Arc::new(Shared {
         socket: greeted.socket,
         welcome: greeted.welcome,
         by_name,
         epoch: hello.epoch,
-        state: Mutex::new(State::new(hello.epoch, limits)),
+        state: Mutex::new(State::new(hello.epoch, limits, writer)),
+        through_ring,
         timer: Notify::new(),
         closed: Notify::new(),
         cause_given: Notify::new(),
@@ -358,6 +342,12 @@ impl Connection {
     #[must_use]
     pub fn method(&self, name: &str) -> Option<&MethodEntry> {
         self.shared().method(name).map(|index| &self.welcome().methods[index as usize])
+    }
+
+    /// Whether frames go through shared memory.
+    #[must_use]
+    pub fn uses_rings(&self) -> bool {
+        self.shared().through_ring.is_some()
     }
 
     /// Calls that the extension has and has not answered, cancelled and expired ones included.
@@ -536,7 +526,11 @@ impl Future for InFlightReply {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult> {
         assert!(!self.is_over, "a reply was polled after it resolved");
-        let result = self.connection.shared().state.lock().poll(self.id, cx.waker());
+        let shared = self.connection.shared();
+        let result = match &shared.through_ring {
+            Some(through) => shared.poll_through_ring(through, self.id, cx),
+            None => shared.state.lock().poll(self.id, cx.waker()),
+        };
         self.is_over = result.is_ready();
         result
     }

@@ -161,6 +161,12 @@ pub enum Violation {
         /// What the decoder says.
         reason: String,
     },
+    /// Words of a ring that cannot be.
+    #[error("the ring's words contradict each other: {what}")]
+    Ring {
+        /// Which lie it is, as a clause.
+        what: &'static str,
+    },
     /// A frame that may not come, or not now.
     #[error("a {kind:?} frame for id {id} came, where {expected}")]
     Unexpected {

@@ -277,7 +277,14 @@ pub fn accept(socket: &UnixStream, extension: &str, timeout: Duration) -> Result
 }
 
 impl Accepted {
-    /// Answers with the method table. A call names a method by its index in `methods`.
+    /// Whether the host has a feature: it is in use if the welcome lists it, too.
+    #[must_use]
+    pub fn offers(&self, feature: &str) -> bool {
+        self.hello.features.iter().any(|offered| offered == feature)
+    }
+
+    /// Answers with the method table, and the features that this side has. A call names a method by its index in
+    /// `methods`.
     ///
     /// # Errors
     ///
@@ -287,9 +294,12 @@ impl Accepted {
         socket: &UnixStream,
         extension_version: &str,
         methods: Vec<MethodEntry>,
+        features: &[&str],
     ) -> Result<(), HandshakeError> {
         let Hello { extension, .. } = &self.hello;
-        let welcome = Welcome::answering(&self.hello, self.version, extension, extension_version, methods);
+        let mut welcome =
+            Welcome::answering(&self.hello, self.version, extension, extension_version, methods);
+        welcome.features = features.iter().map(|feature| (*feature).to_owned()).collect();
         send(socket, Kind::Welcome, self.hello.epoch, &welcome)
     }
 

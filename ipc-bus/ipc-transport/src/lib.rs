@@ -21,6 +21,8 @@ pub mod framing;
 
 pub mod handshake;
 
+pub mod ring;
+
 // The calling side.
 #[cfg(feature = "tokio")]
 mod in_flight;

@@ -186,6 +186,33 @@ impl Outgoing {
         }
     }
 
+    /// Gives everything to `sink`, which takes as many bytes of each piece as it says. Returns whether it took
+    /// all. The writer must hold none.
+    ///
+    /// # Errors
+    ///
+    /// Those of `sink`.
+    pub(crate) fn drain_into<E>(
+        &mut self,
+        mut sink: impl FnMut(&[u8]) -> Result<usize, E>,
+    ) -> Result<bool, E> {
+        while let Some(chunk) = self.chunks.front() {
+            let rest = &chunk.as_slice()[self.offset..];
+            let count = sink(rest)?;
+            let is_whole = count == rest.len();
+            self.offset = if is_whole { 0 } else { self.offset + count };
+            self.written += count as u64;
+            self.taken = self.written;
+            if !is_whole {
+                return Ok(false);
+            }
+            self.chunks.pop_front();
+        }
+        let count = sink(&self.tail)?;
+        self.wrote_piece(count);
+        Ok(self.is_empty())
+    }
+
     /// Hands everything to the writer. `batch` must be empty.
     pub(crate) fn take(&mut self, batch: &mut Batch) {
         std::mem::swap(&mut self.chunks, &mut batch.chunks);

@@ -22,6 +22,7 @@ mod keeper;
 mod output;
 mod pace;
 mod reader;
+mod ring_input;
 mod role;
 #[cfg(test)]
 mod tests;
@@ -34,12 +35,13 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ipc_protocol::control::Goodbye;
+use ipc_protocol::control::{Goodbye, LogRecord};
 use ipc_protocol::handshake::Ready;
 use ipc_protocol::limits::WELCOME_TIMEOUT_MS;
 use ipc_protocol::{Fault, Kind};
-use ipc_transport::framing::Violation;
+use ipc_transport::framing::{FrameBuffer, Violation};
 use ipc_transport::handshake::{HandshakeError, accept};
+use ipc_transport::ring::{self, Halves, Latency, grant};
 use parking_lot::Mutex;
 
 use crate::definition::Definition;
@@ -49,8 +51,12 @@ use keeper::Keeper;
 pub(crate) use output::Output;
 use pace::Pace;
 use reader::Reading;
+use ring_input::RingInput;
 use role::Role;
 use workers::Workers;
+
+/// How long the host may take to grant shared memory that it has offered.
+const GRANT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How serving ended.
 #[derive(Debug)]
@@ -109,14 +115,26 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
     prepare: impl FnOnce(&Arc<Output>),
 ) -> Result<End, ServeError> {
     let table = service::method_table(&definition).map_err(ServeError::Start)?;
-    let accepted = accept(&channel, definition.name, Duration::from_millis(WELCOME_TIMEOUT_MS.into()))?;
+    let mut accepted = accept(&channel, definition.name, Duration::from_millis(WELCOME_TIMEOUT_MS.into()))?;
     let entries = table.iter().map(|method| method.entry.clone()).collect();
-    accepted.welcome(&channel, definition.version, entries)?;
+    let features: &[&str] = if accepted.offers(ring::FEATURE) { &[ring::FEATURE] } else { &[] };
+    accepted.welcome(&channel, definition.version, entries, features)?;
+    let rings = (!features.is_empty()).then(|| {
+        grant::receive(&channel, &mut accepted.frames, GRANT_TIMEOUT).and_then(|granted| granted.map())
+    });
 
     let keeper = Arc::new(Keeper::default());
     let hello = &accepted.hello;
     let output = Arc::new(Output::new(channel, hello.epoch, Arc::clone(&keeper)));
     prepare(&output);
+    let rings = rings.and_then(|rings| match rings {
+        Ok(rings) => Some(rings),
+        Err(error) => {
+            let text = format!("shared memory cannot be used, so everything goes over the socket: {error}");
+            output.log(&LogRecord::new(2, "extension_sdk", text));
+            None
+        }
+    });
     let service = match service::start(definition, &hello.config) {
         Ok(service) => service,
         Err(fault) => {
@@ -126,8 +144,19 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
             return Err(ServeError::Start(fault));
         }
     };
-    output.append_control(Kind::Ready, 0, &Ready::default());
-    output.flush();
+    let (frames, ring) = match rings {
+        None => {
+            output.append_control(Kind::Ready, 0, &Ready::default());
+            output.flush();
+            (accepted.frames, None)
+        }
+        Some(Halves { writer, reader }) => {
+            output.ready_with_ring(writer);
+            let latency = Latency::from_name(&hello.latency).unwrap_or_default();
+            let input = RingInput::new(reader, hello.epoch, accepted.frames, latency);
+            (FrameBuffer::new(hello.message_bytes_max), Some(input))
+        }
+    };
 
     let server = Arc::new(Server {
         epoch: hello.epoch,
@@ -138,7 +167,7 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
         calls: Calls::new(hello.in_flight_max),
         workers: Workers::default(),
         role: Role::default(),
-        reading: Mutex::new(Reading::new(accepted.frames)),
+        reading: Mutex::new(Reading::new(frames, ring)),
         keeper,
     });
     reader::start(&server).map_err(ServeError::Thread)?;

@@ -14,11 +14,14 @@ use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ipc_protocol::control::{LogRecord, Progress};
+use ipc_protocol::handshake::Ready;
 use ipc_protocol::{Codec, Fault, Header, Kind, Retry};
 use ipc_transport::framing::{append_frame, append_message, split_frames};
+use ipc_transport::ring::RingWriter;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use serde::Serialize;
@@ -45,6 +48,10 @@ const SLICES_MAX: usize = 64;
 /// LIMIT: room that a queue keeps for the next messages.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
+/// How long one who waits for room in the ring waits before he looks by himself: for the case that all who could hear
+/// the bell are in handlers.
+const ROOM_LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
 /// The queue and the channel.
 pub(crate) struct Output {
     channel: UnixStream,
@@ -52,12 +59,17 @@ pub(crate) struct Output {
     keeper: Arc<Keeper>,
     queue: Mutex<Queue>,
     has_room: Condvar,
+    /// For whoever waits for room in the ring: the host has rung.
+    rung: Mutex<()>,
+    has_rung: Condvar,
 }
 
 #[derive(Default)]
 struct Queue {
     pending: Pending,
     spare: Vec<u8>,
+    /// Where the bytes go if not to the channel; with the one who writes while he does.
+    ring: Option<RingWriter>,
     is_writing: bool,
     is_broken: bool,
     log_records_dropped: u64,
@@ -73,7 +85,31 @@ struct Pending {
     large_bytes: usize,
 }
 
+impl Queue {
+    /// Writes everything to the ring at once and returns whether the host must be woken. `None`: there is no ring,
+    /// or not as much room.
+    fn write_to_ring(&mut self) -> Option<bool> {
+        let ring = self.ring.as_mut()?;
+        // A lie is found again by who writes without a lock, and ends the channel there.
+        if !ring.has_room(self.pending.len()).unwrap_or(false) {
+            return None;
+        }
+        for slice in self.pending.slices() {
+            ring.write(&slice).ok()?;
+        }
+        self.pending.clear();
+        Some(ring.publish())
+    }
+}
+
 impl Pending {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES_MAX);
+        self.large.clear();
+        self.large_bytes = 0;
+    }
+
     fn len(&self) -> usize {
         self.bytes.len() + self.large_bytes
     }
@@ -102,7 +138,15 @@ impl Pending {
 
 impl Output {
     pub(super) fn new(channel: UnixStream, epoch: u32, keeper: Arc<Keeper>) -> Self {
-        Self { channel, epoch, keeper, queue: Mutex::default(), has_room: Condvar::new() }
+        Self {
+            channel,
+            epoch,
+            keeper,
+            queue: Mutex::default(),
+            has_room: Condvar::new(),
+            rung: Mutex::new(()),
+            has_rung: Condvar::new(),
+        }
     }
 
     pub(super) fn channel(&self) -> &UnixStream {
@@ -172,12 +216,51 @@ impl Output {
         queue.pending.len()
     }
 
+    /// Says that the start is over, and that everything after this goes through `ring`.
+    pub(super) fn ready_with_ring(&self, ring: RingWriter) {
+        let mut queue = self.queue.lock();
+        while queue.is_writing {
+            self.has_room.wait(&mut queue);
+        }
+        let ready = Header::new(Kind::Ready, self.epoch, 0);
+        let mut message = Ready::default();
+        message.rings = true;
+        encode(&mut queue.pending.bytes, ready, &message);
+        let last = std::mem::take(&mut queue.pending);
+        queue.ring = Some(ring);
+        queue.is_writing = true;
+        let written = MutexGuard::unlocked(&mut queue, || write_pending(&self.channel, &last));
+        queue.is_broken |= written.is_err();
+        drop(self.write_queued(queue));
+    }
+
+    /// Wakes the host. If the channel is full it has not read earlier bells, and wakes up for those.
+    pub(super) fn ring_the_bell(&self) {
+        let bell = Header::new(Kind::Wake, self.epoch, 0).encode();
+        let _ = send(&self.channel, &bell, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    }
+
+    /// The host has rung: perhaps there is room in the ring.
+    pub(super) fn tell_of_room(&self) {
+        drop(self.rung.lock());
+        self.has_rung.notify_all();
+    }
+
     /// Writes what is queued, unless somebody is writing: then that one does. Blocks while the host does not
     /// read.
     pub(super) fn flush(&self) {
-        let queue = self.queue.lock();
-        if !queue.is_writing && !queue.pending.bytes.is_empty() {
-            drop(self.write_queued(queue));
+        let mut queue = self.queue.lock();
+        if queue.is_writing || queue.pending.bytes.is_empty() {
+            return;
+        }
+        match queue.write_to_ring() {
+            Some(must_wake) => {
+                drop(queue);
+                if must_wake {
+                    self.ring_the_bell();
+                }
+            }
+            None => drop(self.write_queued(queue)),
         }
     }
 
@@ -197,8 +280,15 @@ impl Output {
             let next = Pending { bytes: std::mem::take(&mut queue.spare), ..Pending::default() };
             let pending = std::mem::replace(&mut queue.pending, next);
             self.has_room.notify_all();
-            let (written, mut bytes) =
-                MutexGuard::unlocked(&mut queue, || (write_pending(&self.channel, &pending), pending.bytes));
+            let mut ring = queue.ring.take();
+            let (written, mut bytes) = MutexGuard::unlocked(&mut queue, || {
+                let written = match &mut ring {
+                    Some(ring) => self.write_through(ring, &pending),
+                    None => write_pending(&self.channel, &pending),
+                };
+                (written, pending.bytes)
+            });
+            queue.ring = ring;
             queue.is_broken |= written.is_err();
             bytes.clear();
             bytes.shrink_to(KEPT_BYTES_MAX);
@@ -213,10 +303,37 @@ impl Output {
         queue
     }
 
+    /// Writes all of it, and waits where the ring is full.
+    fn write_through(&self, ring: &mut RingWriter, pending: &Pending) -> io::Result<()> {
+        for slice in pending.slices() {
+            let mut rest = &*slice;
+            while !rest.is_empty() {
+                let count = ring.write(rest).map_err(io::Error::other)?;
+                rest = &rest[count..];
+                if ring.publish() {
+                    self.ring_the_bell();
+                }
+                if rest.is_empty() {
+                    break;
+                }
+                let mut rung = self.rung.lock();
+                while ring.wait_for_room().map_err(io::Error::other)? {
+                    self.has_rung.wait_for(&mut rung, ROOM_LOOK_INTERVAL);
+                    if self.queue.lock().is_broken {
+                        return Err(io::ErrorKind::BrokenPipe.into());
+                    }
+                }
+            }
+        }
+        ring.stop_waiting();
+        Ok(())
+    }
+
     /// Ends both directions; whoever reads or writes comes back.
     pub(super) fn close(&self) {
         self.queue.lock().is_broken = true;
         self.has_room.notify_all();
+        self.tell_of_room();
         // It fails where the host is gone already, which is just as good.
         let _ = self.channel.shutdown(Shutdown::Both);
     }

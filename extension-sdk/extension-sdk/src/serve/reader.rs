@@ -7,10 +7,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use ipc_protocol::{Fault, FaultCode, Header, Kind};
 use ipc_transport::framing::{Body, FrameBuffer, Violation};
-use rustix::net::{RecvFlags, recv};
 
 use super::answer::arguments;
 use super::output::COALESCED_BYTES_MAX;
+use super::ring_input::{RingInput, receive};
 use super::role::Away;
 use super::workers::{self, Job, SCRATCH_BYTES_MAX};
 use super::{End, ServeError, Server, start_thread};
@@ -18,13 +18,15 @@ use super::{End, ServeError, Server, start_thread};
 /// What is read and not yet acted on. Behind a mutex that only the holder of the role locks.
 pub(super) struct Reading {
     frames: FrameBuffer,
+    /// Where the bytes come from if not from the channel.
+    ring: Option<RingInput>,
     /// When the last bytes came: the clock is read once for all frames of one read.
     arrived: Instant,
 }
 
 impl Reading {
-    pub(super) fn new(frames: FrameBuffer) -> Self {
-        Self { frames, arrived: Instant::now() }
+    pub(super) fn new(frames: FrameBuffer, ring: Option<RingInput>) -> Self {
+        Self { frames, ring, arrived: Instant::now() }
     }
 }
 
@@ -115,8 +117,7 @@ fn read_loop(server: &Arc<Server>) -> Option<Result<End, ServeError>> {
                             local.now = None;
                             continue;
                         }
-                        // Reset, or whatever else: nothing can come any more.
-                        Err(_) => return Some(Ok(End::HostGone)),
+                        Err(violation) => return Some(Err(ServeError::Violation(violation))),
                     }
                 }
             }
@@ -129,20 +130,15 @@ fn read_loop(server: &Arc<Server>) -> Option<Result<End, ServeError>> {
     }
 }
 
-/// Waits for bytes. The mutex is held meanwhile, which nobody minds: a successor locks it only after a reader
-/// was away.
-fn fill(server: &Server) -> io::Result<usize> {
+/// Waits for bytes; `Ok(0)` when nothing can come any more. The mutex is held meanwhile, which nobody minds: a
+/// successor locks it only after a reader was away.
+fn fill(server: &Server) -> Result<usize, Violation> {
     let mut reading = server.reading.lock();
-    let channel = server.output.channel();
-    let read = loop {
-        let read = reading.frames.read_from(|room| match recv(channel, room, RecvFlags::empty()) {
-            Ok((read, _)) => Ok(read),
-            Err(error) => Err(error.into()),
-        });
-        match read {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => break other?,
-        }
+    let Reading { frames, ring, .. } = &mut *reading;
+    let read = match ring {
+        Some(ring) => ring.fill(frames, &server.output)?,
+        // Reset, or whatever else: nothing can come any more.
+        None => receive(server.output.channel(), frames).unwrap_or(0),
     };
     reading.arrived = Instant::now();
     Ok(read)
@@ -209,7 +205,8 @@ fn act(
         | Kind::Log
         | Kind::Pong
         | Kind::HostCall
-        | Kind::Heartbeat => {
+        | Kind::Heartbeat
+        | Kind::Wake => {
             return Err(Violation::Unexpected {
                 kind,
                 id,

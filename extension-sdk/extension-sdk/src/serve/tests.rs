@@ -142,7 +142,7 @@ pub(super) fn server(channel: UnixStream, service: impl Service + 'static) -> Ar
         calls: Calls::new(1000),
         workers: Workers::default(),
         role: Role::default(),
-        reading: Mutex::new(Reading::new(FrameBuffer::new(1 << 20))),
+        reading: Mutex::new(Reading::new(FrameBuffer::new(1 << 20), None)),
         keeper,
     })
 }

@@ -14,6 +14,7 @@ use super::socket::Socket;
 use super::{PeerEvents, incoming};
 use crate::framing::{Frame, FrameBuffer, Violation, append_message};
 use crate::handshake::{HandshakeError, check_welcome, decode, ended, next_frame, silent};
+use crate::ring::{self, Halves, Offer, grant};
 
 const PEER: &str = "extension";
 
@@ -23,13 +24,17 @@ const FRAMES_PER_TURN: u32 = 64;
 pub(super) struct Greeted {
     pub(super) socket: Socket,
     pub(super) welcome: Welcome,
+    /// What reads the socket on from here.
     pub(super) frames: FrameBuffer,
+    /// Where everything but bells goes from here, if both sides want it.
+    pub(super) rings: Option<Halves>,
 }
 
 pub(super) async fn greet(
     socket: UnixStream,
     hello: &Hello,
     (welcome_timeout, ready_timeout): (Duration, Duration),
+    offer: Option<Offer>,
     events: &dyn PeerEvents,
 ) -> Result<Greeted, HandshakeError> {
     let setup = |source| HandshakeError::Io { peer: PEER, expected: Kind::Welcome, source };
@@ -54,6 +59,14 @@ pub(super) async fn greet(
     awaited.check(&frame, hello)?;
     let welcome: Welcome = decode(&frame, PEER, Kind::Welcome)?;
     check_welcome(hello, &welcome)?;
+    let offer = offer.filter(|_| welcome.features.iter().any(|feature| feature == ring::FEATURE));
+    if let Some(offer) = &offer {
+        match grant::send(&socket, hello.epoch, offer) {
+            // It may have said why before it closed: read on.
+            Err(error) if !is_closed(&error) => return Err(setup(error)),
+            Ok(()) | Err(_) => {}
+        }
+    }
 
     let awaited = Awaited::new(Kind::Ready, ready_timeout);
     let mut early = Early::default();
@@ -79,7 +92,8 @@ pub(super) async fn greet(
             Some(fault) => Err(HandshakeError::Start(fault)),
             None => {
                 frames.set_message_bytes_max(hello.message_bytes_max);
-                Ok(Greeted { socket, welcome, frames })
+                let rings = offer.filter(|_| ready.rings).map(|offer| offer.halves);
+                Ok(Greeted { socket, welcome, frames, rings })
             }
         };
     }

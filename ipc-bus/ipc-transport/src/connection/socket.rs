@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "tokio cannot see that a registered descriptor stays open; here it does")]
 
 use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::task::{Context, Poll};
 
@@ -80,6 +81,12 @@ impl Socket {
 
 /// Says when nothing more is to be read.
 pub(super) type Readable<'a> = AsyncFdReadyGuard<'a, UnixStream>;
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().as_fd()
+    }
+}
 
 impl WriteWatch {
     /// Ready when it is worth a try to write.

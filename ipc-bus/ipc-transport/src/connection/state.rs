@@ -30,6 +30,7 @@ use crate::in_flight::{CallId, CallerSide, InFlight, PeerSide};
 use crate::outcome::{CallError, CallResult, Cause};
 use crate::outgoing::{Batch, Outgoing, QueuedBody};
 use crate::payload::Encoded;
+use crate::ring::RingWriter;
 
 /// LIMIT: calls of one connection that wait for room.
 const WAITING_CALLS_MAX: u32 = IN_FLIGHT_CALLS_MAX;
@@ -66,6 +67,19 @@ enum WriterPhase {
     Blocked,
 }
 
+/// What came of [`State::flush_to_ring`].
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Flushed {
+    /// Nobody needs to be told.
+    Nothing,
+    /// The other side sleeps.
+    ToWake,
+    /// Nothing follows the goodbye.
+    EndOfStream,
+    /// The other side's words cannot be.
+    Lie(Violation),
+}
+
 /// What the writer does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NextWrite {
@@ -88,6 +102,10 @@ pub(super) struct State {
     cause: Option<Cause>,
     calls: InFlight,
     outgoing: Outgoing,
+    /// Where the bytes go if not through the socket.
+    ring: Option<RingWriter>,
+    /// Whether it was told that nothing follows the goodbye.
+    has_ended_stream: bool,
     /// Calls that wait for room, oldest first; some may be over already.
     waiting: VecDeque<CallId>,
     waiting_live: u32,
@@ -115,7 +133,7 @@ pub(super) struct NewCall<'a> {
 }
 
 impl State {
-    pub(super) fn new(epoch: u32, limits: Limits) -> Self {
+    pub(super) fn new(epoch: u32, limits: Limits, ring: Option<RingWriter>) -> Self {
         Self {
             epoch,
             limits,
@@ -123,6 +141,8 @@ impl State {
             cause: None,
             calls: InFlight::default(),
             outgoing: Outgoing::default(),
+            ring,
+            has_ended_stream: false,
             waiting: VecDeque::new(),
             waiting_live: 0,
             waiting_bytes: 0,
@@ -244,6 +264,14 @@ impl State {
         self.waiting_live += 1;
         self.waiting_bytes += kept;
         Ok(id)
+    }
+
+    /// The call's outcome, if it is here.
+    pub(super) fn take_outcome(&mut self, id: CallId) -> Option<CallResult> {
+        match self.calls.get_mut(id)?.caller {
+            CallerSide::Ended(_) => self.calls.end_caller(id),
+            CallerSide::Listening(_) | CallerSide::Gone => None,
+        }
     }
 
     /// The call's outcome, or the promise to wake.
@@ -400,11 +428,45 @@ impl State {
         }
     }
 
+    /// Writes to the ring what is queued, as far as there is room.
+    pub(super) fn flush_to_ring(&mut self) -> Flushed {
+        let Some(ring) = &mut self.ring else { return Flushed::Nothing };
+        if self.outgoing.is_empty() && (self.has_ended_stream || !matches!(self.phase, Phase::Leaving)) {
+            return Flushed::Nothing;
+        }
+        let mut must_wake = false;
+        loop {
+            let drained = self.outgoing.drain_into(|bytes| ring.write(bytes));
+            must_wake |= ring.publish();
+            match drained {
+                Err(violation) => return Flushed::Lie(violation),
+                Ok(true) => break,
+                Ok(false) => match ring.wait_for_room() {
+                    Err(violation) => return Flushed::Lie(violation),
+                    Ok(true) => break,
+                    Ok(false) => {}
+                },
+            }
+        }
+        if self.outgoing.is_empty() {
+            ring.stop_waiting();
+        }
+        if self.waiting_live > 0 {
+            self.admit();
+        }
+        if self.outgoing.is_empty() && matches!(self.phase, Phase::Leaving) {
+            // That wakes, too.
+            self.has_ended_stream = true;
+            return Flushed::EndOfStream;
+        }
+        if must_wake { Flushed::ToWake } else { Flushed::Nothing }
+    }
+
     // ---- writer and timer ------------------------------------------------------------------------------
 
     /// The bytes to write at once, without the writer's help: when nothing else is queued or in flight.
     pub(super) fn direct_bytes(&self) -> Option<&[u8]> {
-        if self.writer == WriterPhase::Idle && self.calls.sent() == 1 {
+        if self.writer == WriterPhase::Idle && self.calls.sent() == 1 && self.ring.is_none() {
             self.outgoing.in_one_piece()
         } else {
             None
@@ -417,7 +479,7 @@ impl State {
 
     /// The writer's waker, if it must be told of bytes.
     pub(super) fn signal_writer(&mut self) -> Option<Waker> {
-        if self.writer == WriterPhase::Idle && !self.outgoing.is_empty() {
+        if self.writer == WriterPhase::Idle && !self.outgoing.is_empty() && self.ring.is_none() {
             self.writer = WriterPhase::Signalled;
             return self.writer_waker.take();
         }

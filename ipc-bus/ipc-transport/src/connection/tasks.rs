@@ -12,22 +12,28 @@ use tokio::time::{timeout, timeout_at};
 use super::incoming::Heard;
 use super::socket::WriteWatch;
 use super::state::{NextWrite, Phase};
+use super::through_ring::RingTask;
 use super::{CAUSE_TIMEOUT, CloseReason, PeerEvents, Shared, incoming};
 use crate::framing::{FrameBuffer, Violation};
 use crate::outgoing::{Batch, SLICES_MAX};
 
 /// LIMIT: reads, each of [`crate::framing::READ_BUFFER_BYTES`] at most, before other tasks get their turn.
-const READS_PER_TURN: u32 = 4;
+pub(super) const READS_PER_TURN: u32 = 4;
 
 /// LIMIT: bytes that the writer writes before other tasks get their turn.
 const BYTES_PER_TURN: usize = 1 << 20;
 
 pub(super) fn spawn(shared: &Arc<Shared>, frames: FrameBuffer, events: Arc<dyn PeerEvents>) {
     let end = EndGuard { shared: Arc::clone(shared) };
-    let heard = Heard::new(Instant::now());
-    let reader = Reader { shared: Arc::clone(shared), frames, events, heard, wake: Vec::new() };
-    tokio::spawn(read(reader, end));
-    tokio::spawn(write(Arc::clone(shared)));
+    if shared.through_ring.is_some() {
+        let task = RingTask { shared: Arc::clone(shared), bells: frames, busy_since: None };
+        tokio::spawn(read_ring(task, end, events));
+    } else {
+        let heard = Heard::new(Instant::now());
+        let reader = Reader { shared: Arc::clone(shared), frames, events, heard, wake: Vec::new() };
+        tokio::spawn(read(reader, end));
+        tokio::spawn(write(Arc::clone(shared)));
+    }
     tokio::spawn(watch_deadlines(Arc::clone(shared)));
 }
 
@@ -57,6 +63,15 @@ struct Reader {
 
 async fn read(mut reader: Reader, end: EndGuard) {
     let reason = poll_fn(|cx| reader.poll(cx)).await;
+    over(reason, end, &*reader.events).await;
+}
+
+async fn read_ring(mut task: RingTask, end: EndGuard, events: Arc<dyn PeerEvents>) {
+    let reason = poll_fn(|cx| task.poll(cx)).await;
+    over(reason, end, &*events).await;
+}
+
+async fn over(reason: CloseReason, end: EndGuard, events: &dyn PeerEvents) {
     let shared = &end.shared;
     // Neither side can use the channel any longer; the writer learns it from the state.
     shared.socket.shut_down();
@@ -65,7 +80,7 @@ async fn read(mut reader: Reader, end: EndGuard) {
         (state.lose(reason), state.is_caused())
     };
     shared.closed.notify_waiters();
-    reader.events.closed(&reason);
+    events.closed(&reason);
     if !is_caused && !matches!(reason, CloseReason::ClosedHere(_)) {
         // Whether it is given or not: the guard ends what is left.
         let _ = timeout(CAUSE_TIMEOUT, shared.cause_given.notified()).await;

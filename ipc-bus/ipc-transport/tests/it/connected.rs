@@ -14,6 +14,8 @@ use ipc_transport::{CallError, Caller, Cause, Encoded, Payload, ProgressSink, Re
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::OFFERS_RINGS;
+
 pub(crate) const EPOCH: u32 = 3;
 
 pub(crate) async fn connect_to<T: Send + 'static>(
@@ -24,8 +26,12 @@ pub(crate) async fn connect_to<T: Send + 'static>(
         peer.accept(&["echo", "other"]);
         script(peer)
     });
-    let options =
-        ConnectOptions { queued_bytes_max: 4 << 20, ..ConnectOptions::new(Hello::new("test", EPOCH, 99)) };
+    let hello = Hello::new("test", EPOCH, 99);
+    let options = ConnectOptions {
+        queued_bytes_max: 4 << 20,
+        offers_rings: OFFERS_RINGS,
+        ..ConnectOptions::new(hello)
+    };
     (connect(socket, options, events).await.expect("the peer is good"), peer)
 }
 

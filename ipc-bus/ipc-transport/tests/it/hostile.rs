@@ -16,7 +16,7 @@ use ipc_transport::framing::append_frame;
 use ipc_transport::{CallError, Cause};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use crate::connected::{EPOCH, call, connect_to};
+use super::connected::{EPOCH, call, connect_to};
 
 /// What the host says of a peer that does this after its first call.
 async fn violation(then: impl FnOnce(&mut Peer, u64) + Send + 'static) -> String {
@@ -165,7 +165,7 @@ async fn a_peer_that_asks_and_does_not_read_is_ended() {
         let ping = Header { codec: Codec::None, ..peer.header(Kind::Ping, 1) }.encode().repeat(1000);
         // Until the host has enough of it, which it must have long before this.
         for _ in 0..1000 {
-            if std::io::Write::write_all(&mut peer.socket, &ping).is_err() {
+            if !peer.try_raw(&ping) {
                 return;
             }
         }

@@ -1,9 +1,32 @@
 //! The connection against real sockets and peers that do as they are told.
 
+#![expect(clippy::duplicate_mod, reason = "the same peers over both ways that frames can go")]
+
 mod conforms;
-mod connected;
 mod decoders;
 mod framing;
 mod handshake;
-mod hostile;
 mod python;
+mod rings;
+
+/// Everything that a peer can do to a connection, over the socket.
+#[path = "."]
+mod over_socket {
+    pub(crate) const OFFERS_RINGS: bool = false;
+
+    #[path = "connected.rs"]
+    pub(crate) mod connected;
+    #[path = "hostile.rs"]
+    mod hostile;
+}
+
+/// The same through shared memory.
+#[path = "."]
+mod over_rings {
+    pub(crate) const OFFERS_RINGS: bool = true;
+
+    #[path = "connected.rs"]
+    pub(crate) mod connected;
+    #[path = "hostile.rs"]
+    mod hostile;
+}

@@ -1,0 +1,369 @@
+//! A connection whose frames go through shared memory: who reads the ring, and when nobody does.
+//!
+//! The one who waits for an answer reads the ring himself, and polls it for a while; so an answer that comes soon
+//! costs no task switch and no system call. What is left to the reader task is everything else:
+//!
+//! ```text
+//!            a caller polls: several wait, or calls are left
+//!   asleep ----------------------------------------------------> awake: reads whenever it has its turn
+//!     ^   <------------------------------------------------------   |
+//!     |       nothing in flight, or nothing came for a while        |
+//!     +-- the other side rings: the socket is readable -------------+
+//! ```
+//!
+//! INVARIANT: while nobody reads, the ring's word says `asleep`, so that the other side rings. Only who holds the
+//! reading lock changes the word; before he lets go of it, it says so or the task is awake.
+//!
+//! This module must not know what frames mean.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use ipc_protocol::frame::HEADER_BYTES;
+use ipc_protocol::{Header, Kind};
+use parking_lot::{Mutex, MutexGuard};
+
+use super::incoming::{self, Heard};
+use super::tasks::READS_PER_TURN;
+use super::{CloseReason, PeerEvents, Shared};
+use crate::framing::{FrameBuffer, Violation};
+use crate::in_flight::CallId;
+use crate::outcome::CallResult;
+use crate::ring::{Latency, Patience, RingReader};
+
+/// LIMIT: times that a caller empties the ring for others before he lets them run.
+const DRAINS_PER_POLL: u32 = 16;
+
+/// What a connection with rings has beside its state.
+#[derive(Debug)]
+pub(super) struct ThroughRing {
+    /// Whether callers poll.
+    polls: bool,
+    bound: std::time::Duration,
+    /// What wakes the other side.
+    pub(super) bell: [u8; HEADER_BYTES],
+    /// The reader task's, from its first turn on.
+    task: Mutex<Option<Waker>>,
+    /// What ends the connection, found by whomever; the reader task does it.
+    violation: Mutex<Option<Violation>>,
+    reading: Mutex<Reading>,
+}
+
+/// What whoever reads the ring needs.
+struct Reading {
+    ring: RingReader,
+    frames: FrameBuffer,
+    events: Arc<dyn PeerEvents>,
+    heard: Heard,
+    wake: Vec<Waker>,
+    /// Of callers who read themselves.
+    patience: Patience,
+    /// Who read last: one who comes back is alone, and may poll without holding up others.
+    last: Waker,
+    /// Whether the reader task has its turn soon.
+    is_task_awake: bool,
+    /// Since when nobody looks, while answers are owed.
+    slept_at: Option<Instant>,
+}
+
+impl std::fmt::Debug for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reading").field("ring", &self.ring).finish_non_exhaustive()
+    }
+}
+
+impl ThroughRing {
+    pub(super) fn new(
+        ring: RingReader,
+        (epoch, message_bytes_max): (u32, u64),
+        latency: Latency,
+        events: Arc<dyn PeerEvents>,
+    ) -> Self {
+        let reading = Reading {
+            ring,
+            frames: FrameBuffer::new(message_bytes_max),
+            events,
+            heard: Heard::new(Instant::now()),
+            wake: Vec::new(),
+            patience: Patience::new(latency),
+            last: Waker::noop().clone(),
+            is_task_awake: true,
+            slept_at: None,
+        };
+        Self {
+            polls: !latency.bound().is_zero(),
+            bound: latency.bound(),
+            bell: Header::new(Kind::Wake, epoch, 0).encode(),
+            task: Mutex::new(None),
+            violation: Mutex::new(None),
+            reading: Mutex::new(reading),
+        }
+    }
+
+    /// Ends the connection with `violation`. To be called without the state's lock.
+    pub(super) fn fail(&self, violation: Violation) {
+        self.violation.lock().get_or_insert(violation);
+        if let Some(task) = &*self.task.lock() {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Who held the lock lets go of it. `keeps_looking`: the reader task does from here on; else the other side must
+    /// ring.
+    fn hand_over(&self, mut reading: MutexGuard<'_, Reading>, keeps_looking: bool) {
+        if reading.is_task_awake {
+            return;
+        }
+        if keeps_looking || !reading.ring.sleep().unwrap_or(false) {
+            reading.ring.wake();
+            reading.is_task_awake = true;
+            if let Some(task) = &*self.task.lock() {
+                task.wake_by_ref();
+            }
+        }
+    }
+}
+
+impl Reading {
+    /// Takes everything out of the ring and acts on it. Returns whether there was something.
+    fn drain(&mut self, shared: &Shared) -> Result<bool, Violation> {
+        let mut bytes = 0;
+        let mut must_wake = false;
+        // The ring is bounded, but whoever fills it while it is read must not hold up others for ever.
+        for _ in 0..READS_PER_TURN {
+            let ring = &mut self.ring;
+            let mut lie = None;
+            let read = self.frames.read_from(|room| {
+                let read = ring.read(room).map_err(|violation| {
+                    lie = Some(violation);
+                    io::ErrorKind::InvalidData
+                })?;
+                must_wake |= read.must_wake;
+                Ok(read.count)
+            });
+            match (read, lie) {
+                (_, Some(lie)) => return Err(lie),
+                (Ok(0) | Err(_), None) => break,
+                (Ok(count), None) => bytes += count as u64,
+            }
+            incoming::deliver(shared, &mut self.frames, &*self.events, &mut self.heard, &mut self.wake)?;
+        }
+        if must_wake {
+            shared.ring_the_bell();
+        }
+        if bytes > 0 {
+            shared.state.lock().statistics_mut().bytes_read += bytes;
+        }
+        Ok(bytes > 0)
+    }
+}
+
+impl Shared {
+    /// Wakes the other side. If its socket is full it has not read earlier bells, and wakes up for those.
+    pub(super) fn ring_the_bell(&self) {
+        if let Some(through) = &self.through_ring {
+            let _ = self.socket.send(&through.bell);
+        }
+    }
+
+    /// The outcome of a call, which the caller reads from the ring himself if he can.
+    pub(super) fn poll_through_ring(
+        &self,
+        through: &ThroughRing,
+        id: CallId,
+        cx: &Context<'_>,
+    ) -> Poll<CallResult> {
+        if !through.polls {
+            return self.state.lock().poll(id, cx.waker());
+        }
+        if let Some(result) = self.state.lock().take_outcome(id) {
+            return Poll::Ready(result);
+        }
+        // Somebody else reads now: he hands over what comes.
+        let Some(mut reading) = through.reading.try_lock() else {
+            return self.state.lock().poll(id, cx.waker());
+        };
+        reading.ring.wake();
+        let is_alone = reading.last.will_wake(cx.waker());
+        if !is_alone {
+            reading.last = cx.waker().clone();
+        }
+        let mut outcome = None;
+        for _ in 0..DRAINS_PER_POLL {
+            let Reading { patience, ring, .. } = &mut *reading;
+            let has_come = if is_alone {
+                patience.wait(|| ring.has_bytes().unwrap_or(true))
+            } else {
+                ring.has_bytes().unwrap_or(true)
+            };
+            if !has_come {
+                break;
+            }
+            match reading.drain(self) {
+                Ok(true) => {}
+                // After a violation nothing is taken any more.
+                Ok(false) => break,
+                Err(violation) => {
+                    through.fail(violation);
+                    break;
+                }
+            }
+            outcome = self.state.lock().take_outcome(id);
+            if outcome.is_some() || !is_alone {
+                break;
+            }
+        }
+        let mut state = self.state.lock();
+        let poll = match outcome {
+            Some(result) => Poll::Ready(result),
+            None => state.poll(id, cx.waker()),
+        };
+        let in_flight = state.in_flight();
+        drop(state);
+        // One who waits alone and in vain has looked for as long as it pays.
+        let keeps_looking = in_flight > 0 && (poll.is_ready() || !is_alone);
+        if in_flight > 0 && !keeps_looking && !reading.is_task_awake {
+            reading.slept_at = Some(Instant::now());
+        }
+        through.hand_over(reading, keeps_looking);
+        poll
+    }
+}
+
+/// The reader task of a connection with rings: watches the socket, and reads the ring when no caller does.
+pub(super) struct RingTask {
+    pub(super) shared: Arc<Shared>,
+    /// What comes over the socket: bells, and the end.
+    pub(super) bells: FrameBuffer,
+    /// When something was in the ring last, if that is not long ago.
+    pub(super) busy_since: Option<Instant>,
+}
+
+impl RingTask {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let shared = Arc::clone(&self.shared);
+        let Some(through) = &shared.through_ring else { return Poll::Ready(CloseReason::Eof) };
+        through.task.lock().get_or_insert_with(|| cx.waker().clone()).clone_from(cx.waker());
+        if let Some(violation) = &*through.violation.lock() {
+            return violated(violation);
+        }
+        let end = self.read_socket(cx);
+        if let Some(reason) = end {
+            if matches!(reason, CloseReason::Eof) {
+                // What was said before the end counts.
+                let mut reading = through.reading.lock();
+                loop {
+                    match reading.drain(&shared) {
+                        Ok(true) => {}
+                        Ok(false) => break,
+                        Err(violation) => return violated(&violation),
+                    }
+                }
+            }
+            return Poll::Ready(reason);
+        }
+        let Some(mut reading) = through.reading.try_lock() else {
+            // A caller reads; he may be done any time.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        };
+        reading.is_task_awake = true;
+        reading.ring.wake();
+        loop {
+            let had_some = match reading.drain(&shared) {
+                Ok(had_some) => had_some,
+                Err(violation) => return violated(&violation),
+            };
+            if had_some && let Some(slept_at) = reading.slept_at.take() {
+                reading.patience.slept(slept_at.elapsed());
+            }
+            // Room may have come for what waits to be sent, too.
+            let state = shared.state.lock();
+            let in_flight = state.in_flight();
+            shared.finish(state, &mut Vec::new());
+            if self.stays_awake(through, had_some, in_flight) {
+                drop(reading);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match reading.ring.sleep() {
+                Ok(true) => {
+                    reading.is_task_awake = false;
+                    return Poll::Pending;
+                }
+                Ok(false) => reading.ring.wake(),
+                Err(violation) => return violated(&violation),
+            }
+        }
+    }
+
+    /// Whether it is worth to look again soon, without being rung for.
+    fn stays_awake(&mut self, through: &ThroughRing, had_some: bool, in_flight: u32) -> bool {
+        if had_some && !through.polls {
+            // As far as it goes in one turn: others want to run, too.
+            return true;
+        }
+        if in_flight == 0 || !through.polls {
+            self.busy_since = None;
+            return had_some;
+        }
+        let now = Instant::now();
+        let since = if had_some { now } else { self.busy_since.unwrap_or(now) };
+        let stays = now.duration_since(since) < through.bound;
+        self.busy_since = stays.then_some(since);
+        stays
+    }
+
+    /// Reads bells, of which it does not matter how many there are. Returns how the connection ends, if it does.
+    fn read_socket(&mut self, cx: &mut Context<'_>) -> Option<CloseReason> {
+        let shared = &self.shared;
+        for _ in 0..READS_PER_TURN {
+            let mut guard = match shared.socket.poll_readable(cx) {
+                Poll::Pending => return None,
+                Poll::Ready(Ok(guard)) => guard,
+                Poll::Ready(Err(error)) => return Some(CloseReason::ClosedHere(error.to_string())),
+            };
+            let mut had_room = false;
+            let read = self.bells.read_from(|room| {
+                let count = shared.socket.receive(room)?;
+                had_room = count < room.len();
+                Ok(count)
+            });
+            match read {
+                Ok(0) => return Some(CloseReason::Eof),
+                Ok(_) => {
+                    if had_room {
+                        guard.clear_ready();
+                    }
+                    if let Err(violation) = check_bells(&mut self.bells, shared.epoch) {
+                        return Some(CloseReason::Violation(violation.to_string()));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A peer that ends with unread bytes resets the channel.
+                Err(_) => return Some(CloseReason::Eof),
+            }
+        }
+        // More to read than one turn takes.
+        cx.waker().wake_by_ref();
+        None
+    }
+}
+
+fn violated(violation: &Violation) -> Poll<CloseReason> {
+    Poll::Ready(CloseReason::Violation(violation.to_string()))
+}
+
+fn check_bells(bells: &mut FrameBuffer, epoch: u32) -> Result<(), Violation> {
+    while let Some(frame) = bells.next_frame_ref()? {
+        let Header { kind, id, epoch: of, .. } = frame.header;
+        if of == epoch && kind != Kind::Wake {
+            let expected = "everything but Wake goes through the ring";
+            return Err(Violation::Unexpected { kind, id, expected });
+        }
+    }
+    Ok(())
+}

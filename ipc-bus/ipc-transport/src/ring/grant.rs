@@ -1,0 +1,155 @@
+//! How the rings' memory comes to the extension: two descriptors over the socket, before its start.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use ipc_protocol::control::DescriptorGrant;
+use ipc_protocol::{Header, Kind};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+
+use super::halves::{Halves, Offer};
+use crate::framing::{FrameBuffer, append_message};
+
+/// `purpose` of the grants.
+const PURPOSE: &str = "ring";
+
+/// Which descriptor is which region: the grant's index.
+const HOST: u32 = 0;
+const EXTENSION: u32 = 1;
+
+/// Sends both descriptors. Never waits: the extension has read everything that came before.
+///
+/// # Errors
+///
+/// [`io::Error`]: the extension is gone.
+pub fn send(socket: impl AsFd, epoch: u32, offer: &Offer) -> io::Result<()> {
+    for (index, memory, writable) in [(HOST, &offer.host, false), (EXTENSION, &offer.extension, true)] {
+        let mut grant = DescriptorGrant::new(PURPOSE, index, Offer::BYTES);
+        grant.writable = writable;
+        let mut bytes = Vec::new();
+        let header = Header { descriptors: 1, ..Header::new(Kind::Descriptor, epoch, 0) };
+        append_message(&mut bytes, header, &grant).map_err(io::Error::other)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [memory.as_fd()];
+        if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+            return Err(io::Error::other("there is no room for a descriptor"));
+        }
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let sent = sendmsg(&socket, &[IoSlice::new(&bytes)], &mut ancillary, flags)?;
+        if sent != bytes.len() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+    }
+    Ok(())
+}
+
+/// What an extension was given.
+#[derive(Debug)]
+pub struct Granted {
+    /// The host's region, which can only be mapped for reading.
+    pub host: OwnedFd,
+    /// The extension's own region.
+    pub own: OwnedFd,
+}
+
+impl Granted {
+    /// Maps both.
+    ///
+    /// # Errors
+    ///
+    /// [`io::Error`]: the memory is not what it must be, or cannot be mapped. Go on without rings.
+    pub fn map(&self) -> io::Result<Halves> {
+        Halves::of_grants(&self.host, &self.own)
+    }
+}
+
+/// The extension's side: waits for both descriptors. `frames` has nothing unread.
+///
+/// # Errors
+///
+/// [`io::Error`]: something else came, or nothing in time.
+pub fn receive(socket: &UnixStream, frames: &mut FrameBuffer, timeout: Duration) -> io::Result<Granted> {
+    let mut taken = [None, None];
+    let mut come: Vec<OwnedFd> = Vec::new();
+    socket.set_read_timeout(Some(timeout))?;
+    while taken.iter().any(Option::is_none) {
+        let Some(frame) = frames.next_frame().map_err(io::Error::other)? else {
+            let count = frames.read_from(|room| receive_bytes(socket.as_fd(), room, &mut come))?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            continue;
+        };
+        let unexpected =
+            || io::Error::other(format!("{:?} came, where rings were to be granted", frame.header));
+        if frame.header.kind != Kind::Descriptor || frame.header.descriptors != 1 || come.is_empty() {
+            return Err(unexpected());
+        }
+        let grant: DescriptorGrant = frame.decode().map_err(io::Error::other)?;
+        let place =
+            taken.get_mut(grant.index as usize).filter(|place| grant.purpose == PURPOSE && place.is_none());
+        *place.ok_or_else(unexpected)? = Some(come.remove(0));
+    }
+    socket.set_read_timeout(None)?;
+    match taken {
+        [Some(host), Some(own)] => Ok(Granted { host, own }),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// Reads bytes, and takes the descriptors that lie beside them.
+fn receive_bytes(socket: BorrowedFd<'_>, room: &mut [u8], come: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let read = recvmsg(socket, &mut [IoSliceMut::new(room)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            come.extend(descriptors);
+        }
+    }
+    Ok(read.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn what_was_granted_can_be_used() {
+        let (host, extension) = UnixStream::pair().unwrap();
+        let offer = Offer::new().unwrap();
+        send(&host, 7, &offer).unwrap();
+        let mut theirs = receive(&extension, &mut FrameBuffer::new(1 << 20), SOON).unwrap().map().unwrap();
+        let mut ours = offer.halves;
+        theirs.writer.write(b"hello").unwrap();
+        assert!(!theirs.writer.publish());
+        let mut room = [0; 5];
+        assert_eq!(ours.reader.read(&mut room).unwrap().count, 5);
+        assert_eq!(&room, b"hello");
+    }
+
+    #[test]
+    fn what_is_no_grant_is_refused() {
+        let (mut host, extension) = UnixStream::pair().unwrap();
+        let frames = &mut FrameBuffer::new(1 << 20);
+        // A frame that speaks of a descriptor and brings none.
+        let mut bytes = Vec::new();
+        let header = Header { descriptors: 1, ..Header::new(Kind::Descriptor, 7, 0) };
+        append_message(&mut bytes, header, &DescriptorGrant::new(PURPOSE, 0, 1)).unwrap();
+        io::Write::write_all(&mut host, &bytes).unwrap();
+        assert!(receive(&extension, frames, SOON).is_err());
+        let (host, extension) = UnixStream::pair().unwrap();
+        drop(host);
+        let error = receive(&extension, &mut FrameBuffer::new(1 << 20), SOON).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

@@ -1,0 +1,220 @@
+//! How long to poll before sleeping: waking a core that sleeps costs some 20 us, polling costs the core.
+//!
+//! ```text
+//!              found                        found
+//!   look, pause  x PAUSES --> yield, look, pause, for `Latency::bound` at most --> nothing: a miss
+//!                                   |  the yield took long: others want this core
+//!                                   v
+//!                                a miss that counts more
+//! ```
+//!
+//! After each miss in a row twice as many waits are not polled for at all, up to a bound; one wait that was over
+//! sooner than the bound, polled for or not, and everything is polled for again. So who is called once in a while
+//! costs nothing, and who is called all the time is polled for all the time.
+
+use std::time::{Duration, Instant};
+
+/// Looks before anybody else is let run: as long as a short call takes.
+const PAUSES: u32 = 200;
+
+/// Looks between two yields.
+const PAUSES_BETWEEN: u32 = 20;
+
+/// A yield that took as long let somebody else run.
+const CROWDED_MIN: Duration = Duration::from_micros(8);
+
+/// What it takes to wake up, on both sides of a round trip, and somewhat more: it would not have been waited for if this
+/// side had been awake.
+const WAKE_UP: Duration = Duration::from_micros(50);
+
+/// LIMIT: waits in a row that are not polled for.
+const SKIPPED_MAX: u32 = 64;
+
+/// What matters for one extension: how fast it answers, or how little it costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Latency {
+    /// Poll for long: for extensions that are called all the time.
+    Low,
+    /// Poll for about as long as sleeping and waking takes.
+    #[default]
+    Balanced,
+    /// Never poll.
+    Efficient,
+}
+
+impl Latency {
+    /// How long a wait is polled for at most.
+    #[must_use]
+    pub const fn bound(self) -> Duration {
+        match self {
+            Self::Low => Duration::from_micros(500),
+            Self::Balanced => Duration::from_micros(50),
+            Self::Efficient => Duration::ZERO,
+        }
+    }
+
+    /// As it is written in manifests and on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Balanced => "balanced",
+            Self::Efficient => "efficient",
+        }
+    }
+
+    /// The setting of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Low, Self::Balanced, Self::Efficient].into_iter().find(|latency| latency.as_str() == name)
+    }
+}
+
+/// How long one who waits again and again polls. See the module.
+#[derive(Debug)]
+pub struct Patience {
+    bound: Duration,
+    misses: u32,
+    to_skip: u32,
+}
+
+/// How polling ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Poll {
+    Found,
+    Nothing,
+    Crowded,
+}
+
+impl Patience {
+    /// Of one who waits as `latency` says.
+    #[must_use]
+    pub fn new(latency: Latency) -> Self {
+        Self { bound: latency.bound(), misses: 0, to_skip: 0 }
+    }
+
+    /// Polls `is_there` for as long as it pays. Returns whether it said yes; if not, sleep.
+    pub fn wait(&mut self, is_there: impl FnMut() -> bool) -> bool {
+        if self.bound.is_zero() || self.to_skip > 0 {
+            self.to_skip = self.to_skip.saturating_sub(1);
+            return false;
+        }
+        let poll = poll(self.bound, is_there);
+        self.note(poll);
+        poll == Poll::Found
+    }
+
+    /// A wait that was slept through lasted as long as this, waking up included.
+    pub fn slept(&mut self, waited: Duration) {
+        if waited <= self.bound + WAKE_UP {
+            self.misses = 0;
+            self.to_skip = 0;
+        }
+    }
+
+    /// Whether a wait would be polled for now.
+    #[must_use]
+    pub fn polls(&self) -> bool {
+        !self.bound.is_zero() && self.to_skip == 0
+    }
+
+    fn note(&mut self, poll: Poll) {
+        match poll {
+            Poll::Found => self.misses = 0,
+            Poll::Nothing => self.miss(1),
+            Poll::Crowded => self.miss(3),
+        }
+    }
+
+    fn miss(&mut self, weight: u32) {
+        self.misses = (self.misses + weight).min(SKIPPED_MAX.ilog2());
+        self.to_skip = (1 << self.misses) - 1;
+    }
+}
+
+fn poll(bound: Duration, mut is_there: impl FnMut() -> bool) -> Poll {
+    for _ in 0..PAUSES {
+        if is_there() {
+            return Poll::Found;
+        }
+        std::hint::spin_loop();
+    }
+    let began = Instant::now();
+    let mut now = began;
+    loop {
+        // Whoever is to answer may be waiting for this very core.
+        std::thread::yield_now();
+        let before = std::mem::replace(&mut now, Instant::now());
+        if is_there() {
+            return Poll::Found;
+        }
+        if now.duration_since(before) >= CROWDED_MIN {
+            return Poll::Crowded;
+        }
+        if now.duration_since(began) >= bound {
+            return Poll::Nothing;
+        }
+        for _ in 0..PAUSES_BETWEEN {
+            if is_there() {
+                return Poll::Found;
+            }
+            std::hint::spin_loop();
+        }
+        now = Instant::now();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_called_rarely_is_hardly_polled_for() {
+        let mut patience = Patience::new(Latency::Balanced);
+        let polled = (0..1000).filter(|_| {
+            let mut was_polled = false;
+            assert!(!patience.wait(|| {
+                was_polled = true;
+                false
+            }));
+            patience.slept(Duration::from_millis(10));
+            was_polled
+        });
+        let polled = polled.count();
+        assert!((10..40).contains(&polled), "{polled} of 1000");
+        assert!(!patience.polls());
+        patience.slept(Duration::from_micros(90));
+        assert!(patience.polls() && patience.wait(|| true), "it would have paid");
+    }
+
+    #[test]
+    fn who_is_called_all_the_time_is_polled_for_all_the_time() {
+        let mut patience = Patience::new(Latency::Balanced);
+        patience.note(Poll::Nothing);
+        assert!(!patience.wait(|| true), "the next one is not polled for");
+        for looks in [1, 10, PAUSES] {
+            let mut left = looks;
+            assert!(patience.wait(|| {
+                left -= 1;
+                left == 0
+            }));
+        }
+        patience.note(Poll::Crowded);
+        let skipped = std::iter::from_fn(|| (!patience.wait(|| true)).then_some(())).count();
+        assert_eq!(skipped, 7, "as after three misses");
+    }
+
+    #[test]
+    fn who_must_not_cost_anything_never_polls() {
+        let mut patience = Patience::new(Latency::Efficient);
+        assert!(!patience.polls() && !patience.wait(|| panic!("it looked")));
+    }
+
+    #[test]
+    fn names_are_those_of_the_wire() {
+        for latency in [Latency::Low, Latency::Balanced, Latency::Efficient] {
+            assert_eq!(Latency::from_name(latency.as_str()), Some(latency));
+        }
+        assert_eq!(Latency::from_name("fast"), None);
+    }
+}
