@@ -1,5 +1,6 @@
-//! A simulated crowd over a long time: holders that claim, extend, preempt, obey, ignore, give up. At every moment what
-//! is free and held adds up and nobody waits in a circle; nobody waits for ever; and in the end everything is free.
+//! A simulated crowd over a long time: holders that claim, extend, upgrade a share to the whole, claim beside what they
+//! hold, preempt, obey, ignore, give up; under both policies. At every moment what is free and held adds up and nobody
+//! waits in a circle; nobody waits for ever; and in the end everything is free.
 
 use std::{
     cell::{Cell, RefCell},
@@ -12,7 +13,9 @@ use std::{
     time::Duration,
 };
 
-use arbitration::{Arbiter, ClaimError, ClaimSpec, GrantId, Options, OwnerId, Policy, Snapshot};
+use arbitration::{
+    Arbiter, ClaimError, ClaimSpec, GrantId, Options, OwnerId, Policy, Reason, ResourceId, Snapshot,
+};
 use pit_core::{
     clock::ManualClock,
     priority::{Ageing, Priority},
@@ -110,21 +113,42 @@ async fn actor(world: Rc<World>, number: u64) {
             world.count("given up");
             continue;
         };
-        let mut grant = granted.unwrap();
+        let (mut grant, mut besides) = (granted.unwrap(), Vec::new());
         world.count("claims");
         for _ in 0..=world.chance(EXTENSIONS_MAX + 1) {
             let hold_ms = world.chance(HOLD_MS_MAX);
             if !is_obedient {
                 world.sleep(hold_ms).await;
-            } else if world.within(hold_ms, grant.told()).await.is_some() {
+            } else if let Some(notice) = world.within(hold_ms, grant.told()).await {
+                match notice.map(|notice| notice.reason) {
+                    Some(Reason::Preempted) => world.count("preempted"),
+                    _ => world.count("wounded"),
+                }
                 world.count("obeyed");
                 break;
             }
-            let more = world.amounts(ClaimSpec::new(OwnerId::new(0), Priority::LOWEST));
+            let mut more = world.amounts(ClaimSpec::new(OwnerId::new(0), Priority::LOWEST));
             let patience_ms = if world.chance(8) == 0 { world.chance(20) } else { u64::MAX / 2 };
-            match world.within(patience_ms, grant.extend(&more)).await {
+            let kind = match world.chance(4) {
+                0 => {
+                    more = shares(&world, grant.id()).map_or(more, |shared| {
+                        ClaimSpec::new(OwnerId::new(0), Priority::LOWEST).exclusive(shared)
+                    });
+                    "upgrades"
+                }
+                1 => "beside",
+                _ => "extensions",
+            };
+            let wanted = match kind {
+                "beside" => {
+                    let beside = world.within(patience_ms, grant.claim_beside(&more)).await;
+                    beside.map(|granted| granted.map(|grant| besides.push(grant)))
+                }
+                _ => world.within(patience_ms, grant.extend(&more)).await,
+            };
+            match wanted {
                 None => world.count("extensions given up"),
-                Some(Ok(())) => world.count("extensions"),
+                Some(Ok(())) => world.count(kind),
                 Some(Err(ClaimError::ExceedsCapacity { .. })) => {}
                 Some(Err(ClaimError::Told(_))) if is_obedient => {
                     world.count("extensions refused");
@@ -138,7 +162,24 @@ async fn actor(world: Rc<World>, number: u64) {
         if !grant.is_valid() {
             world.count("revoked");
         }
+        // One after the other, in whatever order.
+        if world.chance(2) == 0 {
+            drop(grant);
+        }
+        while besides.pop().is_some() {
+            world.sleep(world.chance(3)).await;
+        }
     }
+}
+
+/// A resource that the grant holds a part of.
+fn shares(world: &World, id: GrantId) -> Option<ResourceId> {
+    let snapshot = world.arbiter.snapshot();
+    let grant = snapshot.grants.iter().find(|grant| grant.id == id)?;
+    let is_part = |(resource, units): &&(ResourceId, u64)| {
+        *units < snapshot.resources[resource.index() as usize].capacity
+    };
+    grant.amounts.iter().find(is_part).map(|(resource, _)| *resource)
 }
 
 /// What is free and what is held adds up.
@@ -150,35 +191,38 @@ fn check_sums(snapshot: &Snapshot) {
     }
 }
 
-/// Whom a holder that waits for more waits for: those who were not told, hold what it lacks even when all that was asked
-/// back has come, or wait for the same before it.
-fn waits_for(snapshot: &Snapshot) -> BTreeMap<GrantId, BTreeSet<GrantId>> {
+/// Whom a holder that waits for more waits for, by their ages, which all grants of a holder share: those who were not told,
+/// hold what it lacks even when all that was asked back has come, or wait for the same before it.
+fn waits_for(snapshot: &Snapshot) -> BTreeMap<u64, BTreeSet<u64>> {
     let mut coming: Vec<u64> = snapshot.resources.iter().map(|resource| resource.free).collect();
     for (resource, units) in
         snapshot.grants.iter().filter(|grant| grant.notice.is_some()).flat_map(|grant| &grant.amounts)
     {
         coming[resource.index() as usize] += units;
     }
-    let mut edges = BTreeMap::new();
-    let mut before: Vec<(GrantId, usize)> = Vec::new();
+    let age = |id: GrantId| snapshot.grants.iter().find(|grant| grant.id == id).map(|grant| grant.number);
+    let mut edges: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+    let mut before: Vec<(u64, usize)> = Vec::new();
     for waiter in &snapshot.waiters {
-        let Some(own) = waiter.extends else { continue };
-        let mut others = BTreeSet::new();
+        let Some(own) = waiter.extends.and_then(age) else { continue };
+        let others = edges.entry(own).or_default();
         for (resource, units) in &waiter.amounts {
             let place = resource.index() as usize;
             if coming[place] < *units {
                 let holders =
-                    snapshot.grants.iter().filter(|grant| grant.id != own && grant.notice.is_none());
+                    snapshot.grants.iter().filter(|grant| grant.number != own && grant.notice.is_none());
                 let holders = holders.filter(|grant| grant.amounts.iter().any(|(held, _)| held == resource));
-                others.extend(holders.map(|grant| grant.id));
-                others.extend(before.iter().filter(|(_, wanted)| *wanted == place).map(|(id, _)| *id));
+                others.extend(holders.map(|grant| grant.number));
+                others.extend(before.iter().filter(|(_, wanted)| *wanted == place).map(|(age, _)| *age));
             }
             coming[place] = coming[place].saturating_sub(*units);
             before.push((own, place));
         }
         others.remove(&own);
-        edges.insert(own, others);
     }
+    // Who was told to give back any of its grants waits for nothing.
+    let told = snapshot.grants.iter().filter(|grant| grant.notice.is_some());
+    assert!(told.map(|grant| grant.number).all(|age| !edges.contains_key(&age)), "{snapshot:#?}");
     edges
 }
 
@@ -186,7 +230,7 @@ fn check_no_circle(snapshot: &Snapshot) {
     let mut edges = waits_for(snapshot);
     // Whoever waits for nobody who waits gets what it wants some time; take these away until none is left.
     loop {
-        let waiting: BTreeSet<GrantId> = edges.keys().copied().collect();
+        let waiting: BTreeSet<u64> = edges.keys().copied().collect();
         let before = edges.len();
         edges.retain(|_, others| !others.is_disjoint(&waiting));
         if edges.is_empty() {
@@ -267,6 +311,10 @@ fn nobody_waits_in_a_circle_or_for_ever() {
                 "claims",
                 "given up",
                 "extensions",
+                "upgrades",
+                "beside",
+                "preempted",
+                "wounded",
                 "extensions refused",
                 "extensions given up",
                 "obeyed",
