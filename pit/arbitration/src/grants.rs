@@ -75,7 +75,8 @@ pub(crate) struct Aside {
 pub(crate) struct Grants {
     slots: Vec<Slot>,
     empty: Vec<u32>,
-    asides: HashMap<u32, Aside>,
+    /// Boxed, so that the end of a grant that has none moves nothing.
+    asides: HashMap<u32, Box<Aside>>,
     /// INVARIANT: the deadlines of all notices of valid grants.
     deadlines: BTreeSet<(Tick, GrantId)>,
 }
@@ -105,7 +106,7 @@ impl Grants {
     }
 
     /// Ends the grant, if it is valid. What few have comes back; who listened is to be woken.
-    pub(crate) fn remove(&mut self, id: GrantId) -> Option<(&Held, Option<Aside>)> {
+    pub(crate) fn remove(&mut self, id: GrantId) -> Option<(&Held, Option<Box<Aside>>)> {
         let slot = self.slots.get_mut(id.index() as usize)?;
         if slot.epoch != id.generation() || !std::mem::take(&mut slot.is_held) {
             return None;

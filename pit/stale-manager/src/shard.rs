@@ -138,37 +138,15 @@ impl State {
 
     /// Forgets what was put aside, if it is still there.
     fn forget(&mut self, blocks: &Blocks) {
-        if !self.aside.is_empty() {
-            self.forget_aside(blocks);
-        }
-    }
-
-    /// In three passes, of which the first two only look: the places lie in memory that nobody has looked at for a while,
-    /// and a processor waits for many of them at once if nothing stands between two looks.
-    fn forget_aside(&mut self, blocks: &Blocks) {
-        let count = self.aside.len();
-        let mut is_there = [false; ASIDE];
-        let mut deadlines = [NEVER; ASIDE];
-        for ((place, generation), is_there) in self.aside.iter().zip(&mut is_there) {
-            let cells = blocks.get(*place / BLOCK);
-            *is_there = cells.is_some_and(|cells| cells[lane(*place)].holds(*generation));
-        }
-        for ((place, _), deadline) in self.aside.iter().zip(&mut deadlines) {
-            *deadline = self.deadlines.get(block(*place)).map_or(NEVER, |block| block.each[lane(*place)]);
-        }
-        for at in 0..count {
-            let (place, generation) = self.aside[at];
-            let Some(cell) = blocks.get(place / BLOCK).map(|cells| &cells[lane(place)]) else { continue };
-            // Twice the same one may stand there.
-            if is_there[at] && cell.holds(generation) {
+        for (place, generation) in self.aside.drain(..) {
+            let Some(block_cells) = blocks.get(place / BLOCK) else { continue };
+            let cell = &block_cells[lane(place)];
+            if cell.holds(generation) {
                 cell.clear();
-                if deadlines[at] != NEVER {
-                    self.deadlines[block(place)].each[lane(place)] = NEVER;
-                }
+                self.deadlines[block(place)].each[lane(place)] = NEVER;
                 self.empty.push(place);
             }
         }
-        self.aside.clear();
     }
 }
 
