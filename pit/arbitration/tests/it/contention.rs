@@ -40,6 +40,17 @@ struct World {
     is_over: Cell<bool>,
     longest_wait_ms: Cell<u64>,
     counts: RefCell<BTreeMap<&'static str, u64>>,
+    crowd: Crowd,
+    /// What each owner has held, in parts of a resource, summed over the milliseconds.
+    held: RefCell<BTreeMap<OwnerId, f64>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Crowd {
+    /// Some listen to notices and some do not, some owners are many and some are few.
+    Mixed,
+    /// Everybody does the same by chance, each for himself.
+    Alike,
 }
 
 impl World {
@@ -97,11 +108,13 @@ impl World {
 
 async fn actor(world: Rc<World>, number: u64) {
     // Some never listen to a notice; they lose what they hold at its deadline.
-    let is_obedient = number % 4 != 3;
+    let is_alike = world.crowd == Crowd::Alike;
+    let is_obedient = is_alike || number % 4 != 3;
+    let owner = OwnerId::new(if is_alike { number } else { number % 5 });
     while !world.is_over.get() {
         world.sleep(world.chance(6)).await;
         let level = u8::try_from(world.chance(4)).unwrap();
-        let mut spec = world.amounts(ClaimSpec::new(OwnerId::new(number % 5), Priority::new(level)));
+        let mut spec = world.amounts(ClaimSpec::new(owner, Priority::new(level)));
         if world.chance(6) == 0 {
             spec = spec.preempting(Duration::from_millis(NOTICE_MS));
         }
@@ -240,7 +253,7 @@ fn check_no_circle(snapshot: &Snapshot) {
     }
 }
 
-fn simulate(policy: Policy, seed: u64, until_ms: u64) -> Rc<World> {
+fn simulate(policy: Policy, crowd: Crowd, seed: u64, until_ms: u64) -> Rc<World> {
     let clock = Arc::new(ManualClock::new());
     let options = Options { policy, wound_notice: Duration::from_millis(NOTICE_MS) };
     let arbiter = Arbiter::with_options(RESOURCES, options, clock.clone()).unwrap();
@@ -252,6 +265,8 @@ fn simulate(policy: Policy, seed: u64, until_ms: u64) -> Rc<World> {
         is_over: Cell::new(false),
         longest_wait_ms: Cell::new(0),
         counts: RefCell::default(),
+        crowd,
+        held: RefCell::default(),
     });
     type Actor = (Pin<Box<dyn Future<Output = ()>>>, Arc<Woken>, u32);
     let begin = |number| -> Actor { (Box::pin(actor(world.clone(), number)), Arc::default(), u32::MAX) };
@@ -287,6 +302,13 @@ fn simulate(policy: Policy, seed: u64, until_ms: u64) -> Rc<World> {
         world.now_ms.set(world.now_ms.get() + 1);
         world.is_over.set(world.now_ms.get() >= until_ms);
         world.arbiter.revoke_due();
+        for grant in &world.arbiter.snapshot().grants {
+            let part = |(resource, units): &(ResourceId, u64)| {
+                *units as f64 / RESOURCES[resource.index() as usize].1 as f64
+            };
+            let parts: f64 = grant.amounts.iter().map(part).sum();
+            *world.held.borrow_mut().entry(grant.owner).or_default() += parts;
+        }
         let mut timers = world.timers.borrow_mut();
         let later = timers.split_off(&(world.now_ms.get() + 1));
         let due = std::mem::replace(&mut *timers, later);
@@ -305,7 +327,7 @@ fn nobody_waits_in_a_circle_or_for_ever() {
     let patience = Duration::from_millis(200);
     for policy in [Policy::Priority(ageing), Policy::DominantShare { ageing, patience }] {
         for seed in [1, 0xDEAD_BEEF, 0x1234_5678_9ABC] {
-            let world = simulate(policy, seed, 4_000);
+            let world = simulate(policy, Crowd::Mixed, seed, 4_000);
             let counts = world.counts.borrow();
             for what in [
                 "claims",
@@ -329,5 +351,25 @@ fn nobody_waits_in_a_circle_or_for_ever() {
             let longest_ms = world.longest_wait_ms.get();
             assert!(longest_ms <= bound_ms, "{longest_ms} ms of {bound_ms}, {policy:?}, seed {seed}");
         }
+    }
+}
+
+#[test]
+fn those_who_want_the_same_hold_the_same_although_they_extend_upgrade_and_preempt() {
+    let ageing = Ageing { step: Duration::from_millis(STEP_MS) };
+    let patience = Duration::from_millis(200);
+    for policy in [Policy::Priority(ageing), Policy::DominantShare { ageing, patience }] {
+        let world = simulate(policy, Crowd::Alike, 0x5EED, 20_000);
+        let counts = world.counts.borrow();
+        for what in ["upgrades", "beside", "preempted", "wounded"] {
+            assert!(counts.get(what).is_some_and(|count| *count > 20), "{what} happens: {counts:?}");
+        }
+        let held: Vec<f64> = world.held.borrow().values().copied().collect();
+        assert_eq!(held.len() as u64, ACTORS);
+        let (sum, squares) =
+            held.iter().fold((0.0, 0.0), |(sum, squares), held| (sum + held, squares + held * held));
+        // Jain's index: 1 when all held the same, 1 / owners when one held everything.
+        let index = sum * sum / (ACTORS as f64 * squares);
+        assert!(index >= 0.95, "{index} under {policy:?}: {held:?}");
     }
 }
