@@ -1,5 +1,5 @@
-//! Expiry at a million entries, beside a plain lock around a binary heap, and (with `peers`) tokio-util's `DelayQueue`
-//! and moka.
+//! Expiry at a million entries, beside a plain lock around a binary heap and one around a bare array of deadlines, which
+//! can expire nothing, and (with `peers`) tokio-util's `DelayQueue` and moka.
 //!
 //! Registering and cancelling are timed in batches, a thousand at a time, in the order of registration: the oldest go
 //! and as many come. "random" cancels in random order instead, so that every one of them waits for memory. All
@@ -117,20 +117,46 @@ impl Expiry for Heap {
     }
 }
 
+/// No expiry at all: what any structure pays that writes to a place in memory for each thing, behind a lock. A deadline in
+/// a flat array, which is what is written when it is cancelled.
+struct Plain {
+    deadlines: Mutex<Vec<u64>>,
+    next: usize,
+}
+
+impl Expiry for Plain {
+    type Key = usize;
+
+    fn register(&mut self, number: u64) -> usize {
+        let mut deadlines = self.deadlines.lock();
+        let place = self.next % THINGS;
+        deadlines[place] = number;
+        self.next += 1;
+        place
+    }
+
+    fn cancel(&mut self, key: usize) {
+        self.deadlines.lock()[key] = u64::MAX;
+    }
+}
+
 /// What a contender has been measured to need, a batch's mean in nanoseconds each.
 #[derive(Default)]
 struct Times {
     register: Vec<f64>,
     cancel: Vec<f64>,
     random: Vec<f64>,
+    /// Registering in the places that were cancelled at random.
+    after_random: Vec<f64>,
 }
 
 impl Times {
-    fn figures(self, register: &str, cancel: &str) -> [Figure; 3] {
+    fn figures(self, register: &str, cancel: &str) -> [Figure; 4] {
         [
             Figure::from_nanoseconds(register, median(self.register)),
             Figure::from_nanoseconds(cancel, median(self.cancel)),
             Figure::from_nanoseconds(&format!("{cancel}/random"), median(self.random)),
+            Figure::from_nanoseconds(&format!("{register}/after-random"), median(self.after_random)),
         ]
     }
 }
@@ -164,9 +190,7 @@ fn turn<E: Expiry>(expiry: &mut E, keys: &mut [E::Key], times: &mut Times) {
         let mut coming = Vec::with_capacity(BATCH);
         let start = Instant::now();
         (0..BATCH as u64).for_each(|number| coming.push(expiry.register(number)));
-        if !is_random {
-            times.register.push(per_operation(start));
-        }
+        if is_random { &mut times.after_random } else { &mut times.register }.push(per_operation(start));
         coming.into_iter().enumerate().for_each(|(place, key)| keys[chosen(place)] = key);
     }
 }
@@ -178,13 +202,15 @@ fn fill<E: Expiry>(expiry: &mut E) -> Vec<E::Key> {
 /// Measures and adds its figures.
 pub(crate) fn run(report: &mut Report) -> anyhow::Result<()> {
     let (mut ours, mut heap) = (Ours::new()?, Heap::default());
-    let (mut keys, mut heap_keys) = (fill(&mut ours), fill(&mut heap));
-    let (mut times, mut heap_times) = (Times::default(), Times::default());
+    let mut plain = Plain { deadlines: Mutex::new(vec![0; THINGS]), next: 0 };
+    let (mut keys, mut heap_keys, mut plain_keys) = (fill(&mut ours), fill(&mut heap), fill(&mut plain));
+    let (mut times, mut heap_times, mut plain_times) = <(Times, Times, Times)>::default();
     #[cfg(feature = "peers")]
     let mut peers = peers::Peers::new()?;
     for _ in 0..TURNS {
         turn(&mut ours, &mut keys, &mut times);
         turn(&mut heap, &mut heap_keys, &mut heap_times);
+        turn(&mut plain, &mut plain_keys, &mut plain_times);
         #[cfg(feature = "peers")]
         peers.turn();
     }
@@ -202,6 +228,8 @@ pub(crate) fn run(report: &mut Report) -> anyhow::Result<()> {
         .for_each(|figure| report.push(figure));
     let heap_figures = heap_times.figures("peer/mutex-heap/register", "peer/mutex-heap/cancel");
     heap_figures.into_iter().for_each(|figure| report.push(figure));
+    let plain_figures = plain_times.figures("peer/mutex-array/register", "peer/mutex-array/cancel");
+    plain_figures.into_iter().for_each(|figure| report.push(figure));
     #[cfg(feature = "peers")]
     peers.figures().into_iter().for_each(|figure| report.push(figure));
     sweeps(report, &ours, &keys)

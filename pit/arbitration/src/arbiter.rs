@@ -16,7 +16,8 @@ use crate::{
     policy::Policy,
     snapshot::Snapshot,
     state::{State, Wanted},
-    wait::{Claiming, wait},
+    wait::{Claiming, EarlierDeadline, wait},
+    wakers::wake_all,
 };
 
 /// LIMIT: resources of one arbiter. Every look at the queue copies one number for each.
@@ -48,7 +49,8 @@ pub enum ArbiterError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClaimError {
-    /// More than there is when nobody else holds anything: no waiting would help. Claim less.
+    /// More than there is when nobody else holds anything: no waiting would help. Claim less. The whole of a resource that
+    /// has no units counts as one.
     #[error("{wanted} of `{resource}` are claimed, its capacity is {capacity}")]
     ExceedsCapacity {
         /// The resource's name.
@@ -73,7 +75,8 @@ pub enum ClaimError {
         /// The deadline, on the arbiter's clock.
         deadline: Tick,
     },
-    /// The grant that was to be extended has been told to give back. Give it back, and claim again.
+    /// The grant that was to be extended has been told to give back, or another one that its holder claimed beside it. Give
+    /// it back, and claim again.
     #[error("the grant is to be given back by {:?}", .0.by)]
     Told(Notice),
     /// The grant that was to be extended has been revoked, because it was not given back in time. Claim again.
@@ -101,8 +104,9 @@ impl Default for Options {
 ///
 /// # Concurrency
 /// All methods may be called from any thread. Grants and waiting claims keep the arbiter alive. There is no thread inside:
-/// where holders are told to give back, somebody has to see that the time of those who do not runs out. Those who wait by
-/// blocking do; beside them, sleep until [`next_deadline`](Self::next_deadline) and call
+/// where holders are told to give back, somebody has to see that the time of those who do not runs out, and that a claim
+/// that may preempt becomes more urgent. Those who wait by blocking do; beside them, sleep until
+/// [`next_deadline`](Self::next_deadline), or until there is [an earlier one](Self::earlier_deadline), and call
 /// [`revoke_due`](Self::revoke_due).
 #[derive(Clone)]
 pub struct Arbiter {
@@ -225,8 +229,9 @@ impl Arbiter {
         self.shared.change(|state, now, woken| {
             let is_valid = state.grants.get(grant).is_some();
             let notice = Notice { by: now.after(notice), reason: Reason::Asked };
-            state.tell(grant, notice, woken);
-            state.serve(None, now, woken);
+            if state.tell(grant, notice, woken) {
+                state.serve(None, now, woken);
+            }
             is_valid
         })
     }
@@ -237,14 +242,22 @@ impl Arbiter {
         self.shared.lock().grants.get(grant).is_some()
     }
 
-    /// When the time of a holder that was told to give back runs out, the earliest; `None` when nobody was told.
+    /// When there is something to do for [`revoke_due`](Self::revoke_due): the time of a holder that was told to give back
+    /// runs out, or a claim that may preempt has waited so long that it is more urgent than one more holder. `None` when
+    /// there is nothing to wait for.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Tick> {
         self.shared.next_deadline()
     }
 
+    /// Waits until [`next_deadline`](Self::next_deadline) is earlier than `than`; it is the future's output. For who sleeps
+    /// until then: a notice that is given meanwhile may be due before.
+    pub fn earlier_deadline(&self, than: Tick) -> EarlierDeadline<'_> {
+        EarlierDeadline::new(&self.shared, than)
+    }
+
     /// Revokes the grants whose time to be given back has run out, and serves those who wait with what they held. How many
-    /// grants that were.
+    /// grants that were. Tells those holders who have become less urgent than a claim that waits and may preempt.
     ///
     /// The holders go on holding a [`Grant`] that is worth nothing: [`Grant::is_valid`] says so, and dropping it does
     /// nothing.
@@ -278,22 +291,31 @@ impl Shared {
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut State, Tick, &mut Vec<Waker>) -> R) -> R {
         let now = self.clock.now();
         let mut woken = Vec::new();
-        let result = change(&mut self.lock(), now, &mut woken);
-        woken.into_iter().for_each(Waker::wake);
+        let mut state = self.lock();
+        let result = change(&mut state, now, &mut woken);
+        state.conclude(now, &mut woken);
+        drop(state);
+        wake_all(woken);
         result
     }
 
     pub(crate) fn release(&self, grant: GrantId) {
         let mut woken = Vec::new();
         let mut state = self.lock();
-        let now = if state.needs_time() { self.clock.now() } else { Tick::ZERO };
+        let needs_time = state.needs_time();
+        let now = if needs_time { self.clock.now() } else { Tick::ZERO };
         state.release(grant, now, &mut woken);
+        if needs_time {
+            state.conclude(now, &mut woken);
+        }
         drop(state);
-        woken.into_iter().for_each(Waker::wake);
+        if !woken.is_empty() {
+            wake_all(woken);
+        }
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Tick> {
-        self.lock().grants.next_deadline().map(|(by, _)| by)
+        self.lock().next_deadline()
     }
 
     pub(crate) fn revoke_due(&self) -> usize {
@@ -313,7 +335,8 @@ impl Shared {
         }
         let mut amounts = spec.inline_amounts();
         if spec.has_whole() {
-            amounts = resolved.insert(amounts.resolved(|place| self.capacity(place)));
+            // The whole of nothing would be granted to any number of them.
+            amounts = resolved.insert(amounts.resolved(|place| self.capacity(place).max(1)));
         }
         for (place, wanted) in amounts.places() {
             if self.resources.get(place).is_none_or(|resource| wanted > resource.capacity) {
@@ -321,6 +344,18 @@ impl Shared {
             }
         }
         Ok(amounts)
+    }
+
+    /// The amounts of a claim of which all resources are known. How much can be had is to be seen beside what is held.
+    pub(crate) fn check_names<'s>(&self, spec: &'s ClaimSpec) -> Result<&'s Amounts, ClaimError> {
+        let amounts = spec.inline_amounts();
+        if spec.names_too_many() {
+            return Err(ClaimError::TooManyResources);
+        }
+        match amounts.places().find(|(place, _)| *place >= self.resources.len()) {
+            Some((place, units)) => Err(self.refusal(place, units)),
+            None => Ok(amounts),
+        }
     }
 
     pub(crate) fn capacity(&self, place: usize) -> u64 {

@@ -87,15 +87,19 @@ impl ClaimSpec {
         self.with(resource, 1)
     }
 
-    /// Also claims `resource` for itself alone: all its units, however many there are.
+    /// Also claims `resource` for itself alone: all its units, however many there are. Of a resource of none nobody has the
+    /// whole. In an extension it is what the grant lacks of it: a share becomes the whole.
     #[must_use]
     pub fn exclusive(mut self, resource: ResourceId) -> Self {
         self.has_whole = true;
         self.with(resource, WHOLE)
     }
 
-    /// If it has to wait, less urgent holders of what it lacks are told to give back within `notice`, if that is enough:
-    /// the least urgent first, and of those the youngest. Only [`claim`](crate::Arbiter::claim) and `claim_wait` do that.
+    /// As long as it has to wait, less urgent holders of what it lacks are told to give back within `notice`, as soon as that
+    /// is enough: the least urgent first, and of those the youngest. Waiting makes it more urgent, by the policy's ageing;
+    /// what is held does not age. Only [`claim`](crate::Arbiter::claim) and `claim_wait` do that.
+    ///
+    /// A notice stands, also when the claim is withdrawn.
     #[must_use]
     pub const fn preempting(mut self, notice: Duration) -> Self {
         self.preempts = Some(notice);
@@ -177,13 +181,22 @@ impl Amounts {
         slot.map_or(0, |slot| self.units[slot])
     }
 
-    /// With the capacities in place of [`WHOLE`].
-    pub(crate) fn resolved(mut self, capacity: impl Fn(usize) -> u64) -> Self {
+    /// With the units in place of [`WHOLE`] that `whole` says. Where it says 0 nothing is claimed.
+    pub(crate) fn resolved(self, whole: impl Fn(usize) -> u64) -> Self {
+        let mut resolved = Self::new();
+        for (resource, units) in self.iter() {
+            let units = if units == WHOLE { whole(resource.index() as usize) } else { units };
+            // INVARIANT: it names no more resources than before.
+            let _fits = units == 0 || resolved.add(resource, units);
+        }
+        resolved
+    }
+
+    /// With other units of the same resources.
+    pub(crate) fn with_each(mut self, units_of: impl Fn(usize, u64) -> u64) -> Self {
         let len = usize::from(self.len);
         for (index, units) in self.resources[..len].iter().zip(&mut self.units[..len]) {
-            if *units == WHOLE {
-                *units = capacity(usize::from(*index));
-            }
+            *units = units_of(usize::from(*index), *units);
         }
         self
     }

@@ -13,9 +13,10 @@ use pit_core::clock::Tick;
 use crate::{
     arbiter::{ClaimError, Shared},
     claim::{ClaimSpec, GrantId},
+    extending::{ClaimingBeside, Extending, growth_error},
     grants::Notice,
-    growth::Growth,
-    wait::{Extending, growth_error, wait},
+    growth::{Growth, Wants},
+    wait::wait,
 };
 
 /// What was claimed, held until this is dropped, or until it is revoked because it was not given back in time.
@@ -62,11 +63,10 @@ impl Grant {
     /// # Errors
     /// As [`extend`](Self::extend), but for [`ClaimError::TooManyWaiters`].
     pub fn try_extend(&mut self, spec: &ClaimSpec) -> Result<bool, ClaimError> {
-        let mut resolved = None;
-        let amounts = self.shared.check(spec, &mut resolved)?;
+        let amounts = self.shared.check_names(spec)?;
+        let wants = Wants { grant: self.id, amounts, is_beside: false };
         let growth = self.shared.change(|state, now, woken| {
-            let capacity = |place| self.shared.capacity(place);
-            state.grow(self.id, amounts, capacity, None, now, woken)
+            state.grow(wants, |place| self.shared.capacity(place), None, now, woken)
         });
         match growth {
             Some(Growth::Extended) => Ok(true),
@@ -80,7 +80,11 @@ impl Grant {
     ///
     /// Holders that came later and hold what is lacking are told to give back; those that came earlier are waited for.
     /// Whoever is told itself while it waits fails, and should give back. So holders never wait for each other in a
-    /// circle, as long as each extends its grant and does not claim a second one.
+    /// circle, as long as each extends its grant or claims [beside](Self::claim_beside) it, and does not wait for
+    /// [a claim](crate::Arbiter::claim) that knows nothing of what it holds.
+    ///
+    /// [The whole](ClaimSpec::exclusive) of a resource is what the grant lacks of it. Of two that hold a share and want the
+    /// whole the older gets it: the younger is told, and its extension fails.
     ///
     /// # Errors
     /// The future fails with [`ClaimError::Told`] and [`ClaimError::Revoked`], and as a claim does:
@@ -99,6 +103,30 @@ impl Grant {
     pub fn extend_wait(&mut self, spec: &ClaimSpec, deadline: Tick) -> Result<(), ClaimError> {
         let shared = Arc::clone(&self.shared);
         wait(&shared, self.extend(spec), deadline)
+    }
+
+    /// Waits for another grant beside this one, as a future that works in any runtime. Owner and priority are those of this
+    /// one, and so is its age; each is given back by itself.
+    ///
+    /// As with [`extend`](Self::extend), holders never wait for each other in a circle, and whoever is told to give back
+    /// any of its grants hears of it while it waits: it fails.
+    ///
+    /// # Errors
+    /// As [`extend`](Self::extend).
+    ///
+    /// # Cancel safety
+    /// Dropping the future withdraws the claim; a grant that was on its way goes to the next.
+    pub fn claim_beside(&self, spec: &ClaimSpec) -> ClaimingBeside<'_> {
+        ClaimingBeside::new(&self.shared, self.id, spec)
+    }
+
+    /// Blocks this thread until there is another grant beside this one, or `deadline` has passed; see
+    /// [`claim_beside`](Self::claim_beside).
+    ///
+    /// # Errors
+    /// As [`extend`](Self::extend), or [`ClaimError::DeadlinePassed`].
+    pub fn claim_beside_wait(&self, spec: &ClaimSpec, deadline: Tick) -> Result<Self, ClaimError> {
+        wait(&self.shared, self.claim_beside(spec), deadline)
     }
 }
 

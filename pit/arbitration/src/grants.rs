@@ -45,7 +45,11 @@ pub(crate) struct Held {
     pub(crate) account: u32,
     pub(crate) priority: Priority,
     /// The how-manieth claim it was: the smaller is the older.
+    ///
+    /// Grants that one holder claimed beside each other have one number.
     pub(crate) born: u64,
+    /// There may be such others.
+    pub(crate) has_kin: bool,
     pub(crate) amounts: Amounts,
 }
 
@@ -60,10 +64,10 @@ struct Slot {
 
 /// What few grants have.
 #[derive(Default)]
-struct Aside {
-    notice: Option<Notice>,
+pub(crate) struct Aside {
+    pub(crate) notice: Option<Notice>,
     /// Who waits for a notice.
-    listener: Option<Waker>,
+    pub(crate) listener: Option<Waker>,
 }
 
 /// All grants.
@@ -71,7 +75,8 @@ struct Aside {
 pub(crate) struct Grants {
     slots: Vec<Slot>,
     empty: Vec<u32>,
-    asides: HashMap<u32, Aside>,
+    /// Boxed, so that the end of a grant that has none moves nothing.
+    asides: HashMap<u32, Box<Aside>>,
     /// INVARIANT: the deadlines of all notices of valid grants.
     deadlines: BTreeSet<(Tick, GrantId)>,
 }
@@ -100,41 +105,42 @@ impl Grants {
         (slot.epoch == id.generation() && slot.is_held).then_some(&mut slot.held)
     }
 
-    /// Ends the grant, if it is valid. Who listened to it comes back, to be woken.
-    pub(crate) fn remove(&mut self, id: GrantId) -> Option<(&Held, Option<Waker>)> {
+    /// Ends the grant, if it is valid. What few have comes back; who listened is to be woken.
+    pub(crate) fn remove(&mut self, id: GrantId) -> Option<(&Held, Option<Box<Aside>>)> {
         let slot = self.slots.get_mut(id.index() as usize)?;
         if slot.epoch != id.generation() || !std::mem::take(&mut slot.is_held) {
             return None;
         }
         slot.epoch = slot.epoch.wrapping_add(1);
         self.empty.push(id.index());
-        let mut listener = None;
-        if std::mem::take(&mut slot.has_aside)
-            && let Some(aside) = self.asides.remove(&id.index())
-        {
-            listener = aside.listener;
-            if let Some(notice) = aside.notice {
+        let mut aside = None;
+        if std::mem::take(&mut slot.has_aside) {
+            aside = self.asides.remove(&id.index());
+            if let Some(notice) = aside.as_ref().and_then(|aside| aside.notice) {
                 self.deadlines.remove(&(notice.by, id));
             }
         }
-        Some((&slot.held, listener))
+        Some((&slot.held, aside))
     }
 
-    /// Gives the notice; of two the earlier deadline counts. Who listens comes back, to be woken.
-    pub(crate) fn tell(&mut self, id: GrantId, notice: Notice) -> Option<Waker> {
-        self.get(id)?;
+    /// Gives the notice, unless there is one already; of two the earlier deadline counts. True when it is the first one.
+    /// Who listens is to be woken.
+    pub(crate) fn tell(&mut self, id: GrantId, notice: Notice, woken: &mut Vec<Waker>) -> bool {
+        if self.get(id).is_none() {
+            return false;
+        }
         let aside = self.aside(id);
         let before = aside.notice;
         if before.is_some_and(|before| before.by <= notice.by) {
-            return None;
+            return false;
         }
         aside.notice = Some(notice);
-        let listener = aside.listener.take();
+        woken.extend(aside.listener.take());
         if let Some(before) = before {
             self.deadlines.remove(&(before.by, id));
         }
         self.deadlines.insert((notice.by, id));
-        listener
+        before.is_none()
     }
 
     /// Leaves `waker` to be woken when the grant is told or revoked; the one before it comes back.
@@ -162,6 +168,16 @@ impl Grants {
     /// Grants that have been told to give back.
     pub(crate) fn told(&self) -> impl Iterator<Item = &Held> {
         self.deadlines.iter().filter_map(|(_, id)| self.get(*id))
+    }
+
+    /// The notice that the grant was given, or another one of its holder.
+    pub(crate) fn notice_of_holder(&self, id: GrantId, held: &Held) -> Option<Notice> {
+        let own = self.notice(id);
+        if own.is_some() || !held.has_kin {
+            return own;
+        }
+        let is_kin = |id: &GrantId| self.get(*id).is_some_and(|other| other.born == held.born);
+        self.deadlines.iter().find(|(_, id)| is_kin(id)).and_then(|(_, id)| self.notice(*id))
     }
 
     fn slot(&self, id: GrantId) -> Option<&Slot> {

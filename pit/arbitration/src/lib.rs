@@ -5,8 +5,9 @@
 //! in part, so claims that are made once cannot deadlock. A grant gives everything back when it is dropped.
 //!
 //! Who goes first is a [`Policy`]: strict priority with ageing, or dominant-resource fairness between owners. A holder that
-//! wants more [extends](Grant::extend) its grant, made safe by wound-wait; a claim may
-//! [preempt](ClaimSpec::preempting) less urgent holders. Whoever is to give back is [told](Grant::told), and by when.
+//! wants more [extends](Grant::extend) its grant or claims [beside](Grant::claim_beside) it, made safe by wound-wait; a
+//! claim may [preempt](ClaimSpec::preempting) less urgent holders. Whoever is to give back is [told](Grant::told), and by
+//! when, also while it waits for more.
 //!
 //! What is claimed, by whom and what for is not known here. There is no thread inside: whoever releases a grant hands
 //! what is free to the waiters and wakes them.
@@ -45,8 +46,12 @@ mod queue;
 mod state;
 
 mod growth;
+mod preempt;
+
+mod wakers;
 
 mod arbiter;
+mod extending;
 mod grant;
 mod wait;
 
@@ -54,8 +59,9 @@ mod snapshot;
 
 pub use arbiter::{Arbiter, ArbiterError, ClaimError, Options, RESOURCES_MAX, WAITERS_MAX};
 pub use claim::{CLAIM_RESOURCES_MAX, ClaimSpec, GrantId, OwnerId, ResourceId};
+pub use extending::{ClaimingBeside, Extending};
 pub use grant::{Grant, Told};
 pub use grants::{Notice, Reason};
 pub use policy::Policy;
 pub use snapshot::{GrantView, ResourceView, Snapshot, WaiterView};
-pub use wait::{Claiming, Extending};
+pub use wait::{Claiming, EarlierDeadline};

@@ -48,16 +48,26 @@ impl Policy {
         matches!(self, Self::DominantShare { .. })
     }
 
-    /// Where the first waiting claim of an owner stands among those of other owners; the smaller goes first.
-    pub(crate) fn key(&self, share: f64, since: Tick) -> u64 {
+    /// How much longer, in nanoseconds, who holds nothing of anything must have waited than who holds the whole of something.
+    pub(crate) fn patience_ns(&self) -> f64 {
         match self {
             // All claims are in one queue.
-            Self::Priority(_) => 0,
-            Self::DominantShare { patience, .. } => since
-                .after(Duration::from_secs_f64(patience.as_secs_f64().min(1e9) * share.min(1.0)))
-                .as_nanos(),
+            Self::Priority(_) => 0.0,
+            Self::DominantShare { patience, .. } => patience.as_secs_f64().min(1e9) * 1e9,
         }
     }
+}
+
+/// Where the first waiting claim of an owner stands among those of other owners; the smaller goes first.
+#[inline]
+pub(crate) fn key(patience_ns: f64, share: f64, since: Tick) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is rounded, of at most 10^18, and not negative"
+    )]
+    let behind_ns = (patience_ns * share.min(1.0) + 0.5) as u64;
+    since.as_nanos().saturating_add(behind_ns)
 }
 
 /// The part of a resource that `units` of `capacity` are.
@@ -93,7 +103,8 @@ mod tests {
         ];
         for ((share, since), (other_share, other_since)) in cases {
             assert!(
-                policy.key(share, at(since)) < policy.key(other_share, at(other_since)),
+                key(policy.patience_ns(), share, at(since))
+                    < key(policy.patience_ns(), other_share, at(other_since)),
                 "{share} {since}"
             );
         }
@@ -103,6 +114,6 @@ mod tests {
     #[test]
     fn endless_patience_does_not_overflow() {
         let policy = Policy::DominantShare { ageing: Ageing::default(), patience: Duration::MAX };
-        assert!(policy.key(0.5, Tick::NEVER) >= policy.key(0.1, Tick::ZERO));
+        assert!(key(policy.patience_ns(), 0.5, Tick::NEVER) >= key(policy.patience_ns(), 0.1, Tick::ZERO));
     }
 }

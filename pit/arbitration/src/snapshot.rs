@@ -47,7 +47,8 @@ pub struct GrantView {
     pub priority: Priority,
     /// What it holds: resources and units.
     pub amounts: Vec<(ResourceId, u64)>,
-    /// The how-manieth claim it was: of two holders the one with the smaller number is the older.
+    /// The how-manieth claim it was: of two holders the one with the smaller number is the older. Grants that were claimed
+    /// beside each other have one number.
     pub number: u64,
     /// By when it is to be given back, if it was told so.
     pub notice: Option<Notice>,
@@ -64,7 +65,7 @@ pub struct WaiterView {
     pub amounts: Vec<(ResourceId, u64)>,
     /// Since when it waits.
     pub since: Tick,
-    /// The grant that it extends; a claim of its own extends none.
+    /// The grant that it extends, or beside which it claims; a claim of its own extends none.
     pub extends: Option<GrantId>,
 }
 

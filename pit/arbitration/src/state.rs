@@ -14,13 +14,13 @@ use pit_core::{clock::Tick, priority::Priority};
 use crate::{
     accounts::Accounts,
     claim::{Amounts, ClaimSpec, GrantId, OwnerId},
-    grants::{Grants, Held, Notice, Reason},
-    growth::Growing,
+    grants::{Grants, Held, Notice},
+    growth::{Age, Growing},
     numbers::NumberMap,
-    policy::Policy,
-    queue::{Queue, Ticket, Waiter},
+    policy::{Policy, key},
+    preempt::Levels,
+    queue::{At, Queue, Ticket, Waiter},
     room::Room,
-    victims::{Candidate, choose},
 };
 
 /// A claim with its amounts resolved.
@@ -37,18 +37,20 @@ impl<'s> Wanted<'s> {
     }
 }
 
-/// What became of a claim or an extension that waited, and was not fetched yet.
+/// What became of what a holder wanted in addition and waited for, and was not fetched yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outcome {
-    Granted(GrantId),
-    /// An extension: what it adds is part of the grant.
+    /// What it adds is part of the grant.
     Extended,
-    /// An extension: its grant was told to give back.
+    /// What it adds is a grant by itself.
+    Granted(GrantId),
+    /// Its holder was told to give back.
     Told(Notice),
 }
 
 pub(crate) struct State {
     pub(crate) policy: Policy,
+    pub(crate) patience_ns: f64,
     /// What the wounded are given.
     pub(crate) wound_notice: Duration,
     pub(crate) free: Vec<u64>,
@@ -57,9 +59,19 @@ pub(crate) struct State {
     pub(crate) accounts: Option<Accounts>,
     pub(crate) queue: Queue,
     /// What holders want in addition, the oldest holder first.
-    pub(crate) growing: BTreeMap<u64, Growing>,
-    /// By the number of the claim or extension.
+    pub(crate) growing: BTreeMap<Age, Growing>,
+    /// Of what holders wanted in addition, by its number.
     pub(crate) outcomes: NumberMap<u64, Outcome>,
+    /// Claims in the queue that preempt.
+    pub(crate) preempting: usize,
+    /// Kept as long as there are such.
+    pub(crate) levels: Option<Levels>,
+    /// When one of them may find one more holder less urgent than itself.
+    pub(crate) next_ageing: Tick,
+    /// Who is to be woken when the next deadline is brought forward.
+    pub(crate) watchers: NumberMap<u64, Waker>,
+    /// INVARIANT: no watcher waits for a deadline earlier than one that is later.
+    pub(crate) watched: Tick,
     numbers: u64,
     /// Kept to save an allocation in every look at the queue.
     pub(crate) room: Vec<u64>,
@@ -71,12 +83,18 @@ impl State {
             wound_notice,
             room: Vec::with_capacity(capacities.len()),
             accounts: policy.is_by_share().then(|| Accounts::new(&capacities)),
+            patience_ns: policy.patience_ns(),
             policy,
             free: capacities,
             grants: Grants::default(),
             queue: Queue::default(),
             growing: BTreeMap::new(),
             outcomes: NumberMap::default(),
+            preempting: 0,
+            levels: None,
+            next_ageing: Tick::NEVER,
+            watchers: NumberMap::default(),
+            watched: Tick::ZERO,
             numbers: 0,
         }
     }
@@ -89,7 +107,7 @@ impl State {
         !self.queue.is_empty() || !self.growing.is_empty()
     }
 
-    /// A number that no claim or extension had before.
+    /// A number that no claim, extension or watcher had before.
     pub(crate) const fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
@@ -109,7 +127,9 @@ impl State {
             accounts.add(account, wanted.amounts);
         }
         let born = self.number();
-        Some(self.hold(wanted.owner, wanted.priority, wanted.amounts, account, born))
+        let Wanted { owner, priority, amounts } = wanted;
+        let held = Held { owner, account, priority, born, has_kin: false, amounts: *amounts };
+        Some(hold(&mut self.free, &mut self.grants, &mut self.levels, held))
     }
 
     /// Grants the claim if it fits and takes nothing that a claim before it waits for.
@@ -122,23 +142,34 @@ impl State {
         if !self.fits(wanted.amounts) {
             return None;
         }
-        let ticket = self.enqueue(wanted, now, Waker::noop().clone());
+        let ticket = self.enqueue(wanted, None, now, Waker::noop().clone());
         let granted = self.grant_if_next(ticket, now, woken);
         if granted.is_none() {
             // It was there for this look only, so that nobody else is served by its going.
-            self.remove(ticket);
+            self.remove(&ticket);
         }
         granted
     }
 
     /// Puts a claim into the queue.
-    pub(crate) fn enqueue(&mut self, wanted: Wanted<'_>, now: Tick, waker: Waker) -> Ticket {
+    pub(crate) fn enqueue(
+        &mut self,
+        wanted: Wanted<'_>,
+        preempts: Option<Duration>,
+        now: Tick,
+        waker: Waker,
+    ) -> Ticket {
         let group = self.accounts.as_mut().map_or(0, |accounts| accounts.open(wanted.owner));
-        let rank = self.policy.ageing().rank(wanted.priority, now);
-        let ticket = Ticket { rank, number: self.number(), group };
+        let at = At { rank: self.policy.ageing().rank(wanted.priority, now), number: self.number() };
         let Wanted { owner, priority, amounts } = wanted;
-        self.queue.insert(ticket, Waiter { owner, priority, amounts: *amounts, since: now, waker });
-        ticket
+        if preempts.is_some() {
+            self.preempting += 1;
+            self.levels.get_or_insert_with(|| Levels::of(&self.grants, self.free.len()));
+        }
+        let waker = Some(waker);
+        let waiter =
+            Waiter { owner, priority, amounts: *amounts, since: now, preempts, waker, granted: None };
+        self.queue.insert(at, group, waiter)
     }
 
     /// Grants a claim in the queue, if those before it leave enough.
@@ -148,12 +179,12 @@ impl State {
         now: Tick,
         woken: &mut Vec<Waker>,
     ) -> Option<GrantId> {
-        let amounts = self.queue.get_mut(&ticket)?.amounts;
+        let amounts = self.queue.get_mut(&ticket).amounts;
         let mut left = std::mem::take(&mut self.room);
         left.clone_from(&self.free);
-        let fits = self.left_for(ticket, &mut left, |room| room.fits(&amounts));
+        let fits = self.is_left_for(&ticket, &amounts, &mut left);
         self.room = left;
-        let granted = fits.then(|| self.grant_waiting(ticket)).flatten();
+        let granted = fits.then(|| self.grant_waiting(&ticket));
         self.serve_moved(granted.is_some(), now, woken);
         granted
     }
@@ -166,77 +197,60 @@ impl State {
         }
     }
 
-    /// Takes from `left` what those before `ticket` keep; false as soon as `is_enough` says so.
-    fn left_for(&self, ticket: Ticket, left: &mut [u64], is_enough: impl Fn(&Room<'_>) -> bool) -> bool {
+    /// Whether those before the claim leave enough of `left` for it.
+    fn is_left_for(&self, ticket: &Ticket, amounts: &Amounts, left: &mut [u64]) -> bool {
         let mut room = Room::new(left);
         self.growing.values().for_each(|growing| room.keep(&growing.amounts));
         let key = |group, since| self.key(group, since);
-        let mut walk = self.queue.walk(key);
-        while let Some((before, waiter)) = walk.next(key) {
-            if before.number == ticket.number || !is_enough(&room) {
+        let mut walk = self.queue.order.walk(key);
+        while let Some((before, _, entry)) = walk.next(key) {
+            if before == ticket.at || !room.fits(amounts) {
                 break;
             }
-            room.keep(&waiter.amounts);
+            room.keep(&self.queue.waiter(entry).amounts);
         }
-        is_enough(&room)
-    }
-
-    /// Tells less urgent holders to make room for a claim that waits, if that is enough.
-    pub(crate) fn preempt_for(
-        &mut self,
-        ticket: Ticket,
-        notice: Duration,
-        now: Tick,
-        woken: &mut Vec<Waker>,
-    ) {
-        let Some(waiter) = self.queue.get_mut(&ticket) else { return };
-        let (wanted, priority) = (waiter.amounts, waiter.priority);
-        let mut expected = self.expected();
-        self.left_for(ticket, &mut expected, |_| true);
-        let mut lesser: Vec<(GrantId, &Held)> = self.grants.iter().collect();
-        lesser.retain(|(id, held)| held.priority < priority && self.grants.notice(*id).is_none());
-        lesser.sort_by_key(|(_, held)| (held.priority, std::cmp::Reverse(held.born)));
-        let lesser = lesser.into_iter().map(|(id, held)| Candidate { id, amounts: held.amounts });
-        let (chosen, is_covered) = choose(&wanted, &mut expected, lesser);
-        if is_covered && !chosen.is_empty() {
-            let notice = Notice { by: now.after(notice), reason: Reason::Preempted };
-            for id in chosen {
-                self.tell(id, notice, woken);
-            }
-            self.serve(None, now, woken);
-        }
-    }
-
-    /// What is free, or was asked back.
-    pub(crate) fn expected(&self) -> Vec<u64> {
-        let mut expected = self.free.clone();
-        let told = self.grants.told().flat_map(|held| held.amounts.places());
-        told.for_each(|(place, units)| expected[place] += units);
-        expected
-    }
-
-    /// Fetches what became of a claim or an extension that waited.
-    pub(crate) fn fetch(&mut self, number: u64) -> Option<Outcome> {
-        self.outcomes.remove(&number)
+        room.fits(amounts)
     }
 
     /// Takes back a claim that waited: out of the queue, or its grant released. The waker of the claim itself comes
     /// back, to be dropped outside the lock.
-    pub(crate) fn withdraw(&mut self, ticket: Ticket, now: Tick, woken: &mut Vec<Waker>) -> Option<Waker> {
-        if let Some(Outcome::Granted(grant)) = self.fetch(ticket.number) {
+    pub(crate) fn withdraw(&mut self, ticket: &Ticket, now: Tick, woken: &mut Vec<Waker>) -> Option<Waker> {
+        if let Some(grant) = self.queue.fetch(ticket) {
             self.release(grant, now, woken);
             return None;
         }
-        let waiter = self.remove(ticket)?;
+        let amounts = self.queue.get_mut(ticket).amounts;
+        let waker = self.remove(ticket);
         // What it kept from the claims behind it is theirs now.
-        self.serve(Some(&waiter.amounts), now, woken);
-        Some(waiter.waker)
+        self.serve(Some(&amounts), now, woken);
+        waker
+    }
+
+    /// Ends every operation: tells who has become less urgent than one who waits, and that there is something to do
+    /// earlier than those know who wait for it.
+    pub(crate) fn conclude(&mut self, now: Tick, woken: &mut Vec<Waker>) {
+        self.preempt(now, woken);
+        if self.next_deadline().is_some_and(|next| next < self.watched) {
+            self.watched = Tick::ZERO;
+            woken.extend(self.watchers.drain().map(|(_, waker)| waker));
+        }
+    }
+
+    /// When there is something to do without anybody's word.
+    pub(crate) fn next_deadline(&self) -> Option<Tick> {
+        let by = self.grants.next_deadline().map_or(Tick::NEVER, |(by, _)| by);
+        Some(by.min(self.next_ageing)).filter(|next| *next < Tick::NEVER)
     }
 
     /// Ends a grant, if it is valid. `now` counts only if [`needs_time`](Self::needs_time).
     pub(crate) fn release(&mut self, grant: GrantId, now: Tick, woken: &mut Vec<Waker>) {
-        let Some((held, listener)) = self.grants.remove(grant) else { return };
-        woken.extend(listener);
+        let Some((held, aside)) = self.grants.remove(grant) else { return };
+        if let Some(levels) = &mut self.levels
+            && aside.as_ref().is_none_or(|aside| aside.notice.is_none())
+        {
+            levels.take(held.priority, &held.amounts);
+        }
+        woken.extend(aside.and_then(|aside| aside.listener));
         for (place, units) in held.amounts.places() {
             self.free[place] += units;
         }
@@ -253,7 +267,7 @@ impl State {
 
     /// Whether a release may have to give somebody notice.
     pub(crate) fn needs_time(&self) -> bool {
-        !self.growing.is_empty()
+        !self.growing.is_empty() || self.levels.is_some()
     }
 
     /// Serves those who wait, after something of `changed` has become free or is kept no longer; `None`: of anything.
@@ -276,93 +290,97 @@ impl State {
         left.clone_from(&self.free);
         let mut room = Room::new(&mut left);
         self.serve_growing(&mut room, woken);
-        let mut served = Vec::new();
-        if self.accounts.is_some() {
-            // A grant changes its owner's place among the others at once, so that it is done on the way.
-            let queue = std::mem::take(&mut self.queue);
-            let mut walk = queue.walk(|group, since| self.key(group, since));
-            while !room.is_empty()
-                && let Some((ticket, waiter)) = walk.next(|group, since| self.key(group, since))
-            {
-                if room.fits(&waiter.amounts) {
-                    if let Some(accounts) = &mut self.accounts {
-                        accounts.add(ticket.group, &waiter.amounts);
-                    }
-                    served.push(*ticket);
+        // Under priority only those can be granted something that want a resource of which there is more than before.
+        // Under fairness somebody may have moved.
+        let changed = changed.filter(|_| self.accounts.is_none());
+        let order = std::mem::take(&mut self.queue.order);
+        let mut walk = order.walk(|group, since| self.key(group, since));
+        let mut has_served = false;
+        while !changed.map_or(room.is_empty(), |changed| room.has_none_of(changed))
+            && let Some((at, group, entry)) = walk.next(|group, since| self.key(group, since))
+        {
+            let waiter = self.queue.waiter_mut(entry);
+            if room.fits(&waiter.amounts) {
+                // A grant changes its owner's place among the others at once.
+                if let Some(accounts) = &mut self.accounts {
+                    accounts.add(group, &waiter.amounts);
                 }
-                room.keep(&waiter.amounts);
+                waiter.granted =
+                    Some(hold(&mut self.free, &mut self.grants, &mut self.levels, waiter.held(group, at)));
+                woken.extend(waiter.waker.take());
+                self.preempting -= usize::from(waiter.preempts.is_some());
+                walk.note_served(at);
+                has_served = true;
             }
-            self.queue = queue;
-        } else {
-            let mut walk = self.queue.walk(|_, _| 0);
-            // Only those can be granted something that want a resource of which there is more than before.
-            while !changed.map_or(room.is_empty(), |changed| room.has_none_of(changed))
-                && let Some((ticket, waiter)) = walk.next(|_, _| 0)
-            {
-                if room.fits(&waiter.amounts) {
-                    served.push(*ticket);
-                }
-                room.keep(&waiter.amounts);
-            }
+            room.keep(&waiter.amounts);
         }
+        let served = walk.into_served();
         self.room = left;
-        self.outcomes.reserve(served.len());
-        woken.reserve(served.len());
-        let mut queue = std::mem::take(&mut self.queue);
-        queue.take(&served, |ticket, waiter| {
-            let id = self.hold(waiter.owner, waiter.priority, &waiter.amounts, ticket.group, ticket.number);
-            self.outcomes.insert(ticket.number, Outcome::Granted(id));
-            woken.push(waiter.waker);
-        });
-        self.queue = queue;
-        !served.is_empty()
+        self.queue.put_back(order, served);
+        self.forget_levels();
+        has_served
     }
 
     /// Those in the queue, in order.
     pub(crate) fn each_waiting(&self, mut each: impl FnMut(&Waiter)) {
         let key = |group, since| self.key(group, since);
-        let mut walk = self.queue.walk(key);
-        while let Some((_, waiter)) = walk.next(key) {
-            each(waiter);
+        let mut walk = self.queue.order.walk(key);
+        while let Some((.., entry)) = walk.next(key) {
+            each(self.queue.waiter(entry));
         }
     }
 
+    #[inline]
     fn key(&self, group: u32, since: Tick) -> u64 {
-        let share = self.accounts.as_ref().map_or(0.0, |accounts| accounts.share(group));
-        self.policy.key(share, since)
+        self.accounts.as_ref().map_or(0, |accounts| key(self.patience_ns, accounts.share(group), since))
     }
 
-    fn grant_waiting(&mut self, ticket: Ticket) -> Option<GrantId> {
-        let waiter = self.queue.remove(&ticket)?;
+    fn grant_waiting(&mut self, ticket: &Ticket) -> GrantId {
+        let _own_waker = self.queue.remove(ticket);
+        let waiter = self.queue.get_mut(ticket);
+        self.preempting -= usize::from(waiter.preempts.is_some());
         if let Some(accounts) = &mut self.accounts {
             accounts.add(ticket.group, &waiter.amounts);
         }
-        Some(self.hold(waiter.owner, waiter.priority, &waiter.amounts, ticket.group, ticket.number))
+        let held = waiter.held(ticket.group, ticket.at);
+        let id = hold(&mut self.free, &mut self.grants, &mut self.levels, held);
+        self.forget_levels();
+        id
     }
 
-    /// Takes a claim out of the queue.
-    fn remove(&mut self, ticket: Ticket) -> Option<Waiter> {
-        let waiter = self.queue.remove(&ticket)?;
+    /// Takes a claim out of the queue; its waker.
+    fn remove(&mut self, ticket: &Ticket) -> Option<Waker> {
+        let waker = self.queue.remove(ticket);
+        self.preempting -= usize::from(self.queue.get_mut(ticket).preempts.is_some());
+        self.forget_levels();
         if let Some(accounts) = &mut self.accounts {
             accounts.close(ticket.group);
         }
-        Some(waiter)
+        waker
     }
 
-    /// Makes it a grant; in its owner's account it stands already.
-    #[inline]
-    fn hold(
-        &mut self,
-        owner: OwnerId,
-        priority: Priority,
-        amounts: &Amounts,
-        account: u32,
-        born: u64,
-    ) -> GrantId {
-        for (place, units) in amounts.places() {
-            // INVARIANT: the caller has seen that it fits.
-            self.free[place] -= units;
+    fn forget_levels(&mut self) {
+        if self.preempting == 0 && self.levels.is_some() {
+            self.levels = None;
+            self.next_ageing = Tick::NEVER;
         }
-        self.grants.insert(Held { owner, account, priority, born, amounts: *amounts })
     }
+}
+
+/// Makes it a grant; in its owner's account it stands already.
+#[inline]
+pub(crate) fn hold(
+    free: &mut [u64],
+    grants: &mut Grants,
+    levels: &mut Option<Levels>,
+    held: Held,
+) -> GrantId {
+    for (place, units) in held.amounts.places() {
+        // INVARIANT: the caller has seen that it fits.
+        free[place] -= units;
+    }
+    if let Some(levels) = levels {
+        levels.add(held.priority, &held.amounts);
+    }
+    grants.insert(held)
 }

@@ -1,8 +1,8 @@
-//! Waiting for a claim or an extension: futures for any runtime, and blocking.
+//! Waiting for a claim, or for a deadline that is brought forward: futures for any runtime, and blocking.
 //!
 //! ```text
-//!  Start --poll--> granted at once ------------------> Done
-//!    +--poll--> Queued --woken, poll--> granted, or told to give back --> Done
+//!  Start --poll--> granted at once -----------> Done
+//!    +--poll--> Queued --woken, poll--> granted --> Done
 //!                    +--dropped--> withdrawn
 //! ```
 
@@ -18,15 +18,14 @@ use pit_core::{clock::Tick, wait::block_until};
 
 use crate::{
     arbiter::{ClaimError, Shared, WAITERS_MAX},
-    claim::{Amounts, ClaimSpec, GrantId},
+    claim::ClaimSpec,
     grant::Grant,
-    growth::Growth,
     queue::Ticket,
-    state::{Outcome, Wanted},
+    state::Wanted,
 };
 
 #[derive(Clone, Copy, Debug)]
-enum Stage<T> {
+pub(crate) enum Stage<T> {
     Start,
     Queued(T),
     Done,
@@ -61,14 +60,11 @@ impl Claiming {
             if state.waiting_count() >= WAITERS_MAX {
                 return Err(waker);
             }
-            let ticket = state.enqueue(wanted, now, waker);
+            let ticket = state.enqueue(wanted, self.spec.preempts(), now, waker);
             if let Some(id) = state.grant_if_next(ticket, now, woken) {
                 return Ok(Err(id));
             }
             state.serve_moved(true, now, woken);
-            if let Some(notice) = self.spec.preempts() {
-                state.preempt_for(ticket, notice, now, woken);
-            }
             Ok(Ok(ticket))
         });
         match queued {
@@ -93,21 +89,15 @@ impl Future for Claiming {
             Stage::Queued(ticket) => {
                 let waker = context.waker().clone();
                 let mut state = self.shared.lock();
-                let Some(outcome) = state.fetch(ticket.number) else {
-                    let waiter = state.queue.get_mut(&ticket);
-                    debug_assert!(waiter.is_some(), "a ticket is in the queue or something has become of it");
-                    let before = waiter.map(|waiter| std::mem::replace(&mut waiter.waker, waker));
+                let Some(id) = state.queue.fetch(&ticket) else {
+                    let before = state.queue.get_mut(&ticket).waker.replace(waker);
                     drop(state);
                     drop(before);
                     return Poll::Pending;
                 };
                 drop(state);
                 self.stage = Stage::Done;
-                match outcome {
-                    Outcome::Granted(id) => Poll::Ready(Ok(Grant::new(id, Arc::clone(&self.shared)))),
-                    Outcome::Told(notice) => Poll::Ready(Err(ClaimError::Told(notice))),
-                    Outcome::Extended => Poll::Ready(Err(ClaimError::Revoked)),
-                }
+                Poll::Ready(Ok(Grant::new(id, Arc::clone(&self.shared))))
             }
             Stage::Done => panic!("a claim is polled after it was ready"),
         }
@@ -117,7 +107,7 @@ impl Future for Claiming {
 impl Drop for Claiming {
     fn drop(&mut self) {
         if let Stage::Queued(ticket) = self.stage {
-            let _own_waker = self.shared.change(|state, now, woken| state.withdraw(ticket, now, woken));
+            let _own_waker = self.shared.change(|state, now, woken| state.withdraw(&ticket, now, woken));
         }
     }
 }
@@ -131,99 +121,53 @@ impl fmt::Debug for Claiming {
     }
 }
 
-/// An extension that is being made; see [`Grant::extend`].
-#[must_use = "nothing is added before the first poll"]
-pub struct Extending<'g> {
-    shared: &'g Arc<Shared>,
-    grant: GrantId,
-    /// Or why there are none.
-    amounts: Result<Amounts, ClaimError>,
-    stage: Stage<u64>,
+/// Waits for a deadline that is earlier; see [`Arbiter::earlier_deadline`](crate::Arbiter::earlier_deadline).
+#[must_use = "a future does nothing unless it is polled"]
+pub struct EarlierDeadline<'a> {
+    shared: &'a Shared,
+    than: Tick,
+    /// Its number among those who wait so.
+    number: Option<u64>,
 }
 
-impl<'g> Extending<'g> {
-    pub(crate) fn new(shared: &'g Arc<Shared>, grant: GrantId, spec: &ClaimSpec) -> Self {
-        let amounts = shared.check(spec, &mut None).copied();
-        Self { shared, grant, amounts, stage: Stage::Start }
+impl<'a> EarlierDeadline<'a> {
+    pub(crate) const fn new(shared: &'a Shared, than: Tick) -> Self {
+        Self { shared, than, number: None }
     }
+}
 
-    fn start(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ClaimError>> {
-        self.stage = Stage::Done;
-        let amounts = self.amounts.clone()?;
-        let (shared, waker) = (self.shared, context.waker().clone());
-        let growth = shared.change(|state, now, woken| {
-            state.revoke_due(now, woken);
-            if state.waiting_count() >= WAITERS_MAX {
-                return None;
-            }
-            state.grow(self.grant, &amounts, |place| shared.capacity(place), Some(waker), now, woken)
-        });
-        match growth {
-            Some(Growth::Extended) => Poll::Ready(Ok(())),
-            Some(Growth::Waiting(number)) => {
-                self.stage = Stage::Queued(number);
-                Poll::Pending
-            }
-            Some(growth) => Poll::Ready(Err(growth_error(growth, shared))),
-            None => Poll::Ready(Err(ClaimError::TooManyWaiters)),
+impl Future for EarlierDeadline<'_> {
+    type Output = Tick;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Tick> {
+        let (than, number) = (self.than, self.number);
+        // Foreign code, and so is dropping the one before it: outside the lock.
+        let waker = context.waker().clone();
+        let mut state = self.shared.lock();
+        if let Some(next) = state.next_deadline().filter(|next| *next < than) {
+            return Poll::Ready(next);
         }
+        let number = number.unwrap_or_else(|| state.number());
+        state.watched = state.watched.max(than);
+        let before = state.watchers.insert(number, waker);
+        drop(state);
+        drop(before);
+        self.number = Some(number);
+        Poll::Pending
     }
 }
 
-/// What an extension that was refused fails with.
-pub(crate) fn growth_error(growth: Growth, shared: &Shared) -> ClaimError {
-    match growth {
-        Growth::Told(notice) => ClaimError::Told(notice),
-        Growth::TooMany => ClaimError::TooManyResources,
-        Growth::Exceeds(place, units) => shared.refusal(place, units),
-        Growth::Revoked | Growth::Extended | Growth::Waiting(_) => ClaimError::Revoked,
-    }
-}
-
-impl Future for Extending<'_> {
-    type Output = Result<(), ClaimError>;
-
-    /// # Panics
-    /// When it is polled after it was ready.
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.stage {
-            Stage::Start => self.start(context),
-            Stage::Queued(number) => {
-                let waker = context.waker().clone();
-                let mut state = self.shared.lock();
-                let Some(outcome) = state.fetch(number) else {
-                    let before = state.renew_waker(self.grant, number, waker);
-                    drop(state);
-                    drop(before);
-                    return Poll::Pending;
-                };
-                drop(state);
-                self.stage = Stage::Done;
-                Poll::Ready(match outcome {
-                    Outcome::Told(notice) => Err(ClaimError::Told(notice)),
-                    Outcome::Extended | Outcome::Granted(_) => Ok(()),
-                })
-            }
-            Stage::Done => panic!("an extension is polled after it was ready"),
-        }
-    }
-}
-
-impl Drop for Extending<'_> {
+impl Drop for EarlierDeadline<'_> {
     fn drop(&mut self) {
-        if let (Stage::Queued(number), Ok(amounts)) = (self.stage, &self.amounts) {
-            let _own_waker =
-                self.shared.change(|state, now, woken| state.shrink(self.grant, number, amounts, now, woken));
-        }
+        let waker = self.number.and_then(|number| self.shared.lock().watchers.remove(&number));
+        // After the lock.
+        drop(waker);
     }
 }
 
-impl fmt::Debug for Extending<'_> {
+impl fmt::Debug for EarlierDeadline<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Extending")
-            .field("grant", &self.grant)
-            .field("stage", &self.stage)
-            .finish_non_exhaustive()
+        f.debug_struct("EarlierDeadline").field("than", &self.than).finish_non_exhaustive()
     }
 }
 
@@ -234,13 +178,12 @@ pub(crate) fn wait<T>(
     deadline: Tick,
 ) -> Result<T, ClaimError> {
     loop {
-        let earliest = || shared.next_deadline().map_or(deadline, |next| next.min(deadline));
-        let until = earliest();
+        let until = shared.next_deadline().map_or(deadline, |next| next.min(deadline));
+        // Somebody may be told meanwhile whose time runs out earlier.
+        let mut earlier = EarlierDeadline::new(shared, until);
         let ready = poll_fn(|context| match Pin::new(&mut future).poll(context) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
-            // Somebody was told whose time runs out earlier.
-            Poll::Pending if earliest() < until => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => Pin::new(&mut earlier).poll(context).map(|_| None),
         });
         match block_until(ready, until, &*shared.clock) {
             Some(Some(output)) => return output,

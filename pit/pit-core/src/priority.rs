@@ -85,8 +85,41 @@ impl Ageing {
     #[must_use]
     pub fn rank(self, priority: Priority, since: Tick) -> Rank {
         let levels_below = u64::from(Priority::HIGHEST.level() - priority.level());
-        let step_ns = u64::try_from(self.step.as_nanos()).unwrap_or(u64::MAX).min(STEP_NS_MAX);
-        Rank(since.as_nanos().saturating_add(levels_below * step_ns))
+        Rank(since.as_nanos().saturating_add(levels_below * self.step_ns()))
+    }
+
+    /// What the priority of one who waits since `since` has become by `now`: a level more for each whole step, up to the
+    /// highest.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use pit_core::{clock::Tick, priority::{Ageing, Priority}};
+    ///
+    /// let ageing = Ageing { step: Duration::from_secs(10) };
+    /// let (low, since) = (Priority::new(3), Tick::ZERO);
+    /// let five = ageing.reaches(low, since, Priority::new(5));
+    /// assert_eq!(five, since.after(Duration::from_secs(20)));
+    /// assert_eq!(ageing.aged(low, since, five), Priority::new(5));
+    /// assert_eq!(ageing.aged(low, since, Tick::from_nanos(five.as_nanos() - 1)), Priority::new(4));
+    /// ```
+    #[must_use]
+    pub fn aged(self, priority: Priority, since: Tick, now: Tick) -> Priority {
+        let waited_ns = now.as_nanos().saturating_sub(since.as_nanos());
+        let steps = waited_ns.checked_div(self.step_ns()).unwrap_or(u64::MAX);
+        let levels_above = u64::from(Priority::HIGHEST.level() - priority.level());
+        let gained = u8::try_from(steps.min(levels_above)).unwrap_or(u8::MAX);
+        Priority::new(priority.level().saturating_add(gained))
+    }
+
+    /// When one who waits since `since` has become as urgent as `target` by waiting: at once, if it was.
+    #[must_use]
+    pub fn reaches(self, priority: Priority, since: Tick, target: Priority) -> Tick {
+        let levels = u64::from(target.level().saturating_sub(priority.level()));
+        Tick::from_nanos(since.as_nanos().saturating_add(levels * self.step_ns()))
+    }
+
+    fn step_ns(self) -> u64 {
+        u64::try_from(self.step.as_nanos()).unwrap_or(u64::MAX).min(STEP_NS_MAX)
     }
 }
 
@@ -113,6 +146,26 @@ mod tests {
             let first = ageing.rank(Priority::new(level), at(since));
             let second = ageing.rank(Priority::new(other_level), at(other_since));
             assert!(first < second, "{level} since {since} before {other_level} since {other_since}");
+        }
+    }
+
+    #[test]
+    fn priority_grows_with_each_whole_step_up_to_the_highest() {
+        let cases = [
+            // step, level, waited, has become
+            (10, 3, 0, 3),
+            (10, 3, 9, 3),
+            (10, 3, 10, 4),
+            (10, 3, 2_519, 254),
+            (10, 3, 1_000_000, 255),
+            (0, 3, 0, 255),
+            (u64::MAX, 3, 30_000_000, 3),
+        ];
+        for (step, level, waited, expected) in cases {
+            let ageing = Ageing { step: Duration::from_secs(step) };
+            let (priority, expected) = (Priority::new(level), Priority::new(expected));
+            assert_eq!(ageing.aged(priority, at(7), at(7 + waited)), expected, "{level} after {waited}");
+            assert!(ageing.reaches(priority, at(7), expected) <= at(7 + waited));
         }
     }
 

@@ -4,7 +4,9 @@
 //! shard's lock after the other, and owners are asked without any.
 
 use std::{
+    any::Any,
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -189,8 +191,14 @@ impl StaleManager {
         }
     }
 
-    /// Ends the registration: the owner is not asked about the thing any more, but for a question that is just being put.
-    /// Without effect when it is gone already.
+    /// Ends the registration: the owner is not asked about the thing any more. Without effect when it is gone already.
+    ///
+    /// # Concurrency
+    /// The last thing that a sweep does before it asks is to look whether the thing was cancelled. A cancel that begins
+    /// after that look meets a question that is being put, and returns while it is. It does not wait for the answer: who
+    /// cancels in answer to a question, or while holding a lock that [`Evict::evict`] takes, would wait for itself. An
+    /// owner for whom this matters takes the thing out of its own table before it cancels, so that the question finds
+    /// nothing.
     #[inline]
     pub fn cancel(&self, thing: ThingId) {
         self.shared.shard(thing).cancel(place(thing), thing.generation());
@@ -216,6 +224,9 @@ impl StaleManager {
     /// Does one slice of a sweep: looks for things whose time has passed at `now` and asks their owners to let go.
     ///
     /// Costs next to nothing when nothing can have expired. See [`Swept::is_unfinished`] for when to call again.
+    ///
+    /// # Panics
+    /// When an owner does, after the rest of the slice was asked about. What it was asked about counts as refused.
     pub fn sweep(&self, now: Tick, budget: Budget) -> Swept {
         let mut due = Vec::new();
         let mut swept = Swept { is_unfinished: self.slice(now, budget, &mut due), ..Swept::default() };
@@ -224,34 +235,48 @@ impl StaleManager {
         }
         // Most things of a slice have one owner.
         let mut last: Option<(u32, Option<Arc<dyn Evict>>)> = None;
+        let mut panicked: Option<Box<dyn Any + Send>> = None;
         for (shard, due) in &due {
             let shard = &self.shared.shards[*shard as usize].0;
-            // Whoever has touched it since it was looked at still needs it.
-            if shard.cell(due.place).is_some_and(|cell| cell.was_touched()) {
-                shard.rearm(due, now);
+            if !shard.is_still_due(due, now) {
                 continue;
             }
-            let number = due.thing.owner;
-            let owner = match &last {
-                Some((same, owner)) if *same == number => owner,
-                _ => &last.insert((number, self.shared.owners.get(number))).1,
-            };
-            match owner.as_ref().map_or(Eviction::Evicted, |owner| owner.evict(due.thing.key)) {
-                Eviction::Evicted => {
+            // An owner is foreign code, and may end here: whatever it does, the rest of the slice is asked about.
+            let answer = catch_unwind(AssertUnwindSafe(|| {
+                let number = due.thing.owner;
+                let owner = match &last {
+                    Some((same, owner)) if *same == number => owner,
+                    _ => &last.insert((number, self.shared.owners.get(number))).1,
+                };
+                owner.as_ref().map_or(Eviction::Evicted, |owner| owner.evict(due.thing.key))
+            }));
+            match answer {
+                Ok(Eviction::Evicted) => {
                     swept.evicted += 1;
                     shard.evicted(due);
                 }
-                Eviction::Refused => {
+                Ok(Eviction::Refused) => {
                     swept.refused += 1;
                     shard.rearm(due, now);
                 }
+                Err(panic) => {
+                    swept.refused += 1;
+                    shard.rearm(due, now);
+                    match panicked {
+                        None => panicked = Some(panic),
+                        // What it carries is foreign too, and might panic when it is dropped.
+                        Some(_) => std::mem::forget(panic),
+                    }
+                }
             }
         }
-        // An owner may end here: that is foreign code, and no lock is held.
-        drop(last);
         let mut sweeper = self.sweeper();
         sweeper.evicted += u64::from(swept.evicted);
         sweeper.refused += u64::from(swept.refused);
+        drop(sweeper);
+        if let Some(panic) = panicked {
+            resume_unwind(panic);
+        }
         swept
     }
 

@@ -23,8 +23,11 @@ pub trait Evict: Send + Sync {
     /// Lets go of the thing that was registered under `key`, or refuses because it is in use.
     ///
     /// Called from within [`StaleManager::sweep`](crate::StaleManager::sweep), without any lock of the manager: it may
-    /// register, touch and cancel. It must return soon (what takes long is begun here and done elsewhere) and must not
-    /// panic: the things of the same slice that come after it would never be looked at again.
+    /// register, touch and cancel. It must return soon: what takes long is begun here and done elsewhere. A panic counts as
+    /// a refusal, and goes on when the rest of the slice was asked about.
+    ///
+    /// It is not called for a thing whose [`cancel`](crate::StaleManager::cancel) had returned when the sweep last looked,
+    /// right before this call.
     fn evict(&self, key: u64) -> Eviction;
 }
 

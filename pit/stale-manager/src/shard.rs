@@ -182,6 +182,22 @@ impl Shard {
         self.cell(place).is_some_and(|cell| cell.holds(generation))
     }
 
+    /// Looks once more, right before the owner is asked: not when the thing was cancelled since the pass, nor when it was
+    /// touched, which means that somebody still needs it. Then it stays, and its time to live begins at `now`.
+    pub(crate) fn is_still_due(&self, due: &Due, now: Tick) -> bool {
+        let mut state = self.lock();
+        state.forget(&self.blocks);
+        let Some(cell) = self.cell(due.place).filter(|cell| cell.is_asking(due.generation)) else {
+            return false;
+        };
+        let was_touched = cell.was_touched();
+        if was_touched {
+            cell.keep();
+            state.set_deadline(due.place, deadline_ns(now, due.thing.ttl_ns));
+        }
+        !was_touched
+    }
+
     /// Ends the asking: the thing is gone, unless it was forgotten meanwhile.
     pub(crate) fn evicted(&self, due: &Due) {
         let mut state = self.lock();

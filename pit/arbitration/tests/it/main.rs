@@ -11,3 +11,6 @@ mod notices;
 mod simulation;
 mod support;
 mod threads;
+mod preemption;
+mod upgrades;
+mod wakers;

@@ -54,3 +54,10 @@ pub(crate) fn spec(arbiter: &Arbiter, level: u8, amounts: &[(&str, u64)]) -> Cla
     let spec = ClaimSpec::new(OwnerId::new(u64::from(level)), Priority::new(level));
     amounts.iter().fold(spec, |spec, (name, amount)| spec.with(arbiter.resource(name).unwrap(), *amount))
 }
+
+/// Gives way until so many claims and extensions wait.
+pub(crate) fn until_waiting(arbiter: &Arbiter, count: usize) {
+    while arbiter.snapshot().waiters.len() < count {
+        std::thread::yield_now();
+    }
+}

@@ -1,6 +1,10 @@
 //! Single things: when they expire, what keeps them, and what may happen while their owner is asked.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use pit_core::clock::Tick;
 use stale_manager::{Budget, Expiring, OWNERS_MAX, RegisterError, Snapshot, StaleManager};
@@ -132,6 +136,51 @@ fn thing_may_be_cancelled_while_its_owner_is_asked() {
         *owner.meanwhile.lock().unwrap() = None;
         assert_eq!(stale.snapshot().registered, 0);
     }
+}
+
+#[test]
+fn thing_cancelled_while_its_slice_is_asked_about_is_not_asked_about() {
+    for cancels_of_others in [0, 200] {
+        let (stale, owner, id) = manager();
+        let things: Vec<_> = (0..5).map(|key| register(&stale, id, key, 100, at(0))).collect();
+        let others: Vec<_> = (0..cancels_of_others).map(|_| register(&stale, id, 99, 9_000, at(0))).collect();
+        let manager = stale.clone();
+        *owner.meanwhile.lock().unwrap() = Some(Box::new(move |key| {
+            if key == 1 {
+                others.iter().for_each(|thing| manager.cancel(*thing));
+                manager.cancel(things[2]);
+                manager.cancel(things[4]);
+            }
+        }));
+        assert_eq!(sweep(&stale, at(100), Budget::default()), (3, 0));
+        assert_eq!(owner.take_asked(), [0, 1, 3]);
+        *owner.meanwhile.lock().unwrap() = None;
+        assert_eq!(stale.snapshot().registered, 0);
+        assert_eq!(sweep(&stale, at(10_000), Budget::default()), (0, 0));
+        assert_eq!(stale.next_deadline(), None);
+    }
+}
+
+#[test]
+fn rest_of_a_slice_is_asked_about_although_an_owner_panics() {
+    let (stale, owner, id) = manager();
+    let other = Owner::new();
+    let other_id = stale.add_owner(&other).unwrap();
+    for key in 0..4 {
+        register(&stale, if key % 2 == 0 { id } else { other_id }, key, 100, at(0));
+    }
+    *owner.meanwhile.lock().unwrap() = Some(Box::new(|key| panic!("panics at {key}")));
+    let panic = catch_unwind(AssertUnwindSafe(|| stale.sweep(at(100), Budget::default()))).unwrap_err();
+    assert_eq!(panic.downcast_ref(), Some(&"panics at 0".to_owned()), "it goes on when all were asked about");
+    assert_eq!(other.take_asked(), [1, 3]);
+    let expected = Snapshot { registered: 2, evicted: 2, refused: 2, next_deadline: Some(at(200)) };
+    assert_eq!(stale.snapshot(), expected, "what it panicked at has another time to live");
+    owner.meanwhile.clear_poison();
+    owner.asked.clear_poison();
+    *owner.meanwhile.lock().unwrap() = None;
+    owner.take_asked();
+    assert_eq!(sweep(&stale, at(200), Budget::default()), (2, 0));
+    assert_eq!(owner.take_asked(), [0, 2]);
 }
 
 #[test]
