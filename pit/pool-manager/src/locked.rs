@@ -25,6 +25,7 @@ use std::{
 use pit_core::{
     clock::Tick,
     sync::{MutexGuard, atomic::Ordering},
+    unwind::Calls,
 };
 
 use crate::{
@@ -102,8 +103,9 @@ impl<'c> Locked<'c> {
         Self { cell, state, after: After::default(), core: OnceCell::new() }
     }
 
-    /// Publishes the numbers, releases the lock, and does what must be done without it.
-    fn finish(self) {
+    /// Publishes the numbers, releases the lock, and does what must be done without it. Whoever has got something makes
+    /// it safe before it ends the calls.
+    fn finish(self) -> Calls {
         let Self { cell, state, after, core } = self;
         let Published { waiting, ready, loading, resting } = &cell.published.0;
         let numbers = [
@@ -120,7 +122,7 @@ impl<'c> Locked<'c> {
         cell.set_hints(state.slots, has_spare);
         drop(state);
         drop(core);
-        after.run(cell);
+        after.run(cell)
     }
 
     fn core(&self) -> Option<&Arc<Core>> {
@@ -308,7 +310,7 @@ impl<'c> Locked<'c> {
     /// Gives back a lease that was held as `held`; nothing if it was revoked.
     pub(crate) fn give_back(mut self, slot: &Slot, held: SlotWord) {
         self.give_up(slot, held);
-        self.finish();
+        self.finish().end();
     }
 
     fn give_up(&mut self, slot: &Slot, held: SlotWord) {
@@ -341,7 +343,7 @@ impl<'c> Locked<'c> {
                 self.revoke(slot, seen);
             }
         }
-        self.finish();
+        self.finish().end();
     }
 
     /// Makes the leases of a holder that nobody knows any more nobody's.
@@ -357,7 +359,7 @@ impl<'c> Locked<'c> {
                 }
             }
         }
-        self.finish();
+        self.finish().end();
     }
 
     /// Does what is due at `now`.
@@ -367,7 +369,7 @@ impl<'c> Locked<'c> {
         }
         self.advance(now);
         self.arm_rests(now);
-        self.finish();
+        self.finish().end();
     }
 
     /// Looks again when the next rest is over.

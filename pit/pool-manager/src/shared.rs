@@ -17,6 +17,7 @@ use pit_core::{
         atomic::{AtomicU32, Ordering},
     },
     table::Table,
+    unwind::Calls,
 };
 
 use crate::{cell::ModelCell, loader::IdleWatch};
@@ -74,11 +75,13 @@ impl Core {
 
     /// Does what is due at `now`.
     pub(crate) fn turn(&self, now: Tick) {
+        let mut calls = Calls::new();
         while let Some(place) = self.timers.pop_due(now) {
             if let Some(cell) = self.models.get(place) {
-                cell.locked().turn(now);
+                calls.call(|| cell.locked().turn(now));
             }
         }
+        calls.end();
     }
 
     /// Unloads instances that nobody uses until `bytes` fit, those first that were not used since they were last

@@ -45,7 +45,7 @@ impl<'c> Locked<'c> {
         self.state.instances = Instances::new(spec.instances, spec.concurrency, stage, generation);
         self.state.spec = spec;
         let model = self.model();
-        self.finish();
+        self.finish().end();
         Redeclared::As(model)
     }
 
@@ -58,7 +58,7 @@ impl<'c> Locked<'c> {
             self.end_declaration(epoch);
             self.state.is_declared = false;
         }
-        self.finish();
+        self.finish().end();
         is_current
     }
 
@@ -118,7 +118,7 @@ impl<'c> Locked<'c> {
         self.state.wants_memory = false;
         let now = self.now();
         let is_admitted = self.load(0, now, true);
-        self.finish();
+        self.finish().end();
         is_admitted
     }
 
@@ -174,7 +174,7 @@ impl<'c> Locked<'c> {
             }
             self.serve_waiting();
         }
-        self.finish();
+        self.finish().end();
         is_wanted
     }
 
@@ -187,7 +187,7 @@ impl<'c> Locked<'c> {
             self.free_memory(self.state.spec.memory.at_load_bytes);
             self.rest_begins(until);
         }
-        self.finish();
+        self.finish().end();
     }
 
     /// An instance has failed in this way, and rests.
@@ -212,7 +212,7 @@ impl<'c> Locked<'c> {
             }
             self.rest_begins(until);
         }
-        self.finish();
+        self.finish().end();
     }
 
     /// Whoever cannot wait for the end of the rest is told, if nobody else gives leases; the others wait for another
@@ -239,7 +239,7 @@ impl<'c> Locked<'c> {
             self.remove(instance, until);
             self.rest_begins(until);
         }
-        self.finish();
+        self.finish().end();
         is_there
     }
 
@@ -269,7 +269,7 @@ impl<'c> Locked<'c> {
     pub(crate) fn unload_idle(mut self, instance: InstanceId) -> bool {
         let is_there = self.is_in(instance, |stage| matches!(stage, Stage::Ready | Stage::Resting(_)));
         let is_gone = !is_there || (!self.was_used(instance) && self.unload(instance));
-        self.finish();
+        self.finish().end();
         is_gone
     }
 
@@ -289,7 +289,7 @@ impl<'c> Locked<'c> {
         }
         // Whoever asked lets the others in when there is room.
         self.after.is_memory_freed = false;
-        self.finish();
+        self.finish().end();
     }
 
     /// Whether an instance was used since this was last asked.

@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use pit_core::{clock::Tick, priority::Rank};
+use pit_core::{clock::Tick, priority::Rank, unwind::Calls};
 
 use super::{Got, Locked};
 use crate::{
@@ -31,11 +31,11 @@ pub(crate) enum Queued {
 }
 
 impl Locked<'_> {
-    /// Takes what can be had at once, and has something loaded if nothing can.
-    pub(crate) fn ask(mut self, generation: u32, owner: u32) -> Result<Got, Refused> {
+    /// Takes what can be had at once, and has something loaded if nothing can. The calls are ended by whoever gets the
+    /// answer, when it is in safety.
+    pub(crate) fn ask(mut self, generation: u32, owner: u32) -> (Result<Got, Refused>, Calls) {
         let answer = self.try_ask(generation, owner);
-        self.finish();
-        answer
+        (answer, self.finish())
     }
 
     fn try_ask(&mut self, generation: u32, owner: u32) -> Result<Got, Refused> {
@@ -59,16 +59,15 @@ impl Locked<'_> {
     }
 
     /// Takes a lease, or a place in the queue: the lock is held from the look to the place, so that no lease is given
-    /// back unseen in between.
+    /// back unseen in between. The calls are ended by whoever gets the answer, when it is in safety.
     pub(crate) fn take_or_wait(
         mut self,
         generation: u32,
         rank: impl FnOnce(Tick) -> Rank,
         waiter: Waiter,
-    ) -> Queued {
+    ) -> (Queued, Calls) {
         let queued = self.try_take_or_wait(generation, rank, waiter);
-        self.finish();
-        queued
+        (queued, self.finish())
     }
 
     fn try_take_or_wait(
@@ -126,7 +125,7 @@ impl Locked<'_> {
     pub(crate) fn leave(mut self, ticket: Ticket) {
         let (settled, waker) = self.state.queue.remove(ticket);
         self.took_out(settled);
-        self.finish();
+        self.finish().end();
         drop(waker);
     }
 
@@ -139,7 +138,7 @@ impl Locked<'_> {
         }
         self.took_out(settled);
         self.after.woken.extend(waker);
-        self.finish();
+        self.finish().end();
     }
 
     fn took_out(&mut self, settled: Option<Settled>) {

@@ -8,6 +8,7 @@ mod declaration;
 mod holders;
 mod instances;
 mod loading;
+mod panics;
 mod simulation;
 mod support;
 mod threads;
