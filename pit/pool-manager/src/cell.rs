@@ -7,6 +7,7 @@
 use std::sync::{Arc, PoisonError, Weak};
 
 use pit_core::{
+    clock::{Clock, Tick},
     shard::{Padded, home, move_home},
     sync::{
         Mutex,
@@ -199,6 +200,11 @@ impl ModelCell {
                 Err(now) => seen = now,
             }
         }
+    }
+
+    /// The moment on the manager's clock; `None` when the manager is gone.
+    pub(crate) fn now(&self) -> Option<Tick> {
+        Some(self.core.upgrade()?.clock.now())
     }
 
     pub(crate) fn locked(&self) -> Locked<'_> {

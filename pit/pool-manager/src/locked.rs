@@ -214,6 +214,7 @@ impl<'c> Locked<'c> {
     fn note_timed(&mut self, slot: &Slot, epoch: u32) {
         if let Some(time) = self.state.spec.lease_time_max {
             let until = self.now().after(time);
+            slot.set_until(until);
             self.state.timed.insert((until, slot.index(), epoch));
             self.arm(until);
         }
@@ -228,6 +229,7 @@ impl<'c> Locked<'c> {
             return None;
         };
         slot.set_instance(instance, instance_epoch);
+        slot.set_until(Tick::NEVER);
         self.state.instances.count_open(instance, true);
         let held = SlotWord::held(epoch, owner);
         let is_guarded = is_guarded || self.state.spec.lease_time_max.is_some();

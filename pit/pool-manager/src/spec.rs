@@ -111,7 +111,7 @@ impl ModelSpec {
         self
     }
 
-    /// A lease ends by itself after so long. This costs every lease of the model a lock and a clock read.
+    /// A lease ends by itself after so long; with no time at all it is over before it can be used. This costs every lease of the model a lock and a clock read.
     #[must_use]
     pub const fn with_lease_time_max(mut self, time: Duration) -> Self {
         self.lease_time_max = Some(time);
