@@ -7,7 +7,7 @@ use pit_core::unwind::Calls;
 use crate::{
     InstanceId, ModelId,
     cell::ModelCell,
-    loader::{Load, Loader},
+    loader::{Load, Loader, Unload},
     shared::Count,
 };
 
@@ -18,7 +18,7 @@ pub(crate) struct After {
     pub(crate) woken: Vec<Waker>,
     pub(crate) handed_over: u64,
     pub(crate) loads: Vec<Load>,
-    pub(crate) unloads: Vec<(Arc<dyn Loader>, ModelId, InstanceId)>,
+    pub(crate) unloads: Vec<(Arc<dyn Loader>, Unload)>,
     /// Instances that are loaded now, to be watched.
     pub(crate) watches: Vec<(ModelId, InstanceId, Duration)>,
     /// Watches to be dropped.
@@ -58,12 +58,14 @@ impl After {
         if is_done {
             return calls;
         }
+        // What is loaded is let go of also when the manager is gone.
+        let unloaded = unloads.len() as u64;
+        for (loader, unload) in unloads {
+            calls.call(|| loader.unload(unload));
+        }
         let Some(core) = cell.core.upgrade() else { return calls };
         core.counters.add(Count::HandedOver as usize, handed_over);
-        for (loader, model, instance) in unloads {
-            core.count(Count::Unloads);
-            calls.call(|| loader.unload(model, instance));
-        }
+        core.counters.add(Count::Unloads as usize, unloaded);
         for (model, instance, idle) in watches {
             if let Some(watcher) = &core.idle {
                 calls.call(|| {
@@ -79,8 +81,9 @@ impl After {
             calls.call(|| loader.load(load));
         }
         if let Some(bytes) = wanted_bytes {
-            calls.call(|| core.make_room(bytes));
-        } else if is_memory_freed {
+            calls.call(|| core.make_room(bytes, None));
+        }
+        if wanted_bytes.is_some() || is_memory_freed {
             calls.call(|| core.admit_waiting());
         }
         calls

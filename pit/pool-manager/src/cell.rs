@@ -14,6 +14,7 @@ use pit_core::{
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     table::Table,
+    unwind::Calls,
 };
 
 use crate::{
@@ -238,8 +239,16 @@ impl ModelCell {
 }
 
 impl Drop for ModelCell {
+    /// What is loaded is let go of, also where nobody said that it should be.
     fn drop(&mut self) {
         self.slots.iter().for_each(|slot| slot.retire());
+        let model = self.standing().model;
+        let state = self.state.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = Calls::new();
+        for (loader, unload) in state.let_go_of_all(model) {
+            calls.call(|| loader.unload(unload));
+        }
+        calls.end();
     }
 }
 

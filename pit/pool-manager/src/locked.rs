@@ -29,10 +29,11 @@ use pit_core::{
 };
 
 use crate::{
-    ModelId,
+    InstanceId, ModelId,
     after::After,
     cell::{ModelCell, Published},
     instance::{Instances, Stage},
+    loader::{Loader, Unload},
     queue::{Queue, Settled},
     shared::{Core, Count},
     slot::Slot,
@@ -82,6 +83,21 @@ impl State {
             armed: Tick::NEVER,
             wants_memory: false,
         }
+    }
+
+    /// Everything that is loaded, to be unloaded by whom it was loaded. What is being loaded is not: it is unloaded when it
+    /// says that it is ready, and has its memory until then.
+    pub(crate) fn let_go_of_all(&mut self, model: ModelId) -> Vec<(Arc<dyn Loader>, Unload)> {
+        let Some(loader) = &self.spec.loader else { return Vec::new() };
+        let all = self.instances.iter_mut();
+        let loaded = all.filter(|(_, instance)| matches!(instance.stage, Stage::Ready | Stage::Resting(_)));
+        loaded
+            .map(|(index, instance)| {
+                let reserved = std::mem::take(&mut instance.reserved);
+                let instance = InstanceId::new(index, instance.epoch);
+                (Arc::clone(loader), Unload::new(model, instance, reserved))
+            })
+            .collect()
     }
 }
 

@@ -135,7 +135,7 @@ fn checked(lease: Lease, holder: Option<&Holder>) -> Answer {
 
 fn refusal(refused: Refused, model: ModelId) -> AllocateError {
     match refused {
-        Refused::Busy => AllocateError::Busy(model),
+        Refused::Busy | Refused::NoMemory => AllocateError::Busy(model),
         Refused::Loading => AllocateError::Loading(model),
         Refused::CoolingDown { until } => AllocateError::CoolingDown { model, until },
         Refused::ModelRetired => AllocateError::ModelRetired(model),
@@ -159,10 +159,18 @@ fn not_free(cell: &ModelCell, model: ModelId, owner: u32, holder: Option<&Holder
     if !cell.has_spare() {
         return Err(AllocateError::Busy(model));
     }
-    let (answer, calls) = cell.locked().ask(model.generation(), owner);
-    let lease = answer.map(|(slot, held)| Lease::new(slot, held, model));
-    calls.end();
-    checked(lease.map_err(|refused| refusal(refused, model))?, holder)
+    let ask = || {
+        let (answer, calls) = cell.locked().ask(model.generation(), owner);
+        let answer = answer.map(|(slot, held)| Lease::new(slot, held, model));
+        calls.end();
+        answer
+    };
+    // Nobody is refused for want of memory that something idle has.
+    let answer = match ask() {
+        Err(Refused::NoMemory) => ask(),
+        answer => answer,
+    };
+    checked(answer.map_err(|refused| refusal(refused, model))?, holder)
 }
 
 /// Blocks this thread until there is an answer or `deadline` has passed. While it waits it does what is due at the

@@ -17,8 +17,12 @@ pub const WAITERS_PER_MODEL_MAX: usize = 100_000;
 /// Why there is no lease now.
 pub(crate) enum Refused {
     Busy,
+    /// What is idle was being unloaded for it: it may be worth another try.
+    NoMemory,
     Loading,
-    CoolingDown { until: Tick },
+    CoolingDown {
+        until: Tick,
+    },
     ModelRetired,
     QueueFull,
 }
@@ -35,6 +39,9 @@ impl Locked<'_> {
     /// answer, when it is in safety.
     pub(crate) fn ask(mut self, generation: u32, owner: u32) -> (Result<Got, Refused>, Calls) {
         let answer = self.try_ask(generation, owner);
+        if answer.is_err() {
+            self.count(Count::Refused);
+        }
         (answer, self.finish())
     }
 
@@ -50,9 +57,11 @@ impl Locked<'_> {
             return Ok(got);
         }
         self.load_wanted(1, now);
-        self.count(Count::Refused);
         if self.state.instances.loading > 0 {
             return Err(Refused::Loading);
+        }
+        if self.after.wanted_bytes.is_some() {
+            return Err(Refused::NoMemory);
         }
         let until = self.state.instances.all_rest_until(now);
         Err(until.map_or(Refused::Busy, |until| Refused::CoolingDown { until }))

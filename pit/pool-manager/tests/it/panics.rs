@@ -13,8 +13,8 @@ use pit_core::{
     priority::Ageing,
 };
 use pool_manager::{
-    AllocateError, Allocating, ErrorClass, Holder, InstanceId, Load, Loader, Memory, ModelId, ModelSpec,
-    PoolManager, PoolOptions, Request,
+    AllocateError, Allocating, ErrorClass, Holder, Load, Loader, Memory, ModelSpec, PoolManager, PoolOptions,
+    Request, Unload,
 };
 
 use crate::support::{Woken, counts, leased, poll, poll_with, pools, refused};
@@ -129,7 +129,7 @@ impl Loader for Clumsy {
         load.ready();
     }
 
-    fn unload(&self, _model: ModelId, _instance: InstanceId) {}
+    fn unload(&self, _unload: Unload) {}
 }
 
 #[test]
