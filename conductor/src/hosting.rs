@@ -10,7 +10,8 @@ use extension_host::{
 };
 use ipc_transport::Caller;
 use pool_manager::PoolManager;
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::bridge::{Expiring, StaleExpiry};
 use crate::build::Built;
@@ -21,7 +22,9 @@ use crate::document::ExtensionReport;
 #[derive(Debug)]
 pub struct Hosting {
     host: Arc<Host>,
-    reporter: AbortHandle,
+    reporter: JoinHandle<()>,
+    /// Lets the reporter end when it has told what there is.
+    has_ended: oneshot::Sender<()>,
     stop_timeout: std::time::Duration,
 }
 
@@ -62,7 +65,8 @@ impl Hosting {
         let mut options = HostOptions::new(LauncherProgram::CurrentExe);
         options.expiry = Some(Arc::new(StaleExpiry::new(expiring.clone(), pools.cloned())));
         let host = Host::new(options)?;
-        let reporter = tokio::spawn(tell(host.subscribe())).abort_handle();
+        let (has_ended, end) = oneshot::channel();
+        let reporter = tokio::spawn(tell(host.subscribe(), end));
         for built in built {
             let Some(manifest) = manifests.iter().find(|manifest| manifest.name == built.name) else {
                 continue;
@@ -70,7 +74,7 @@ impl Hosting {
             host.register((*manifest).clone(), built.program.clone())
                 .map_err(|source| HostingError::Register { name: built.name.clone(), source })?;
         }
-        Ok(Self { host, reporter, stop_timeout: settings.stop_timeout })
+        Ok(Self { host, reporter, has_ended, stop_timeout: settings.stop_timeout })
     }
 
     /// The way to an extension; it is started by its first call.
@@ -93,23 +97,36 @@ impl Hosting {
         // Before the end, because the stop that comes now is nobody's cause for anything.
         let reports = self.host.snapshot().into_iter().filter(|one| one.starts > 0).map(report).collect();
         self.host.shutdown(self.stop_timeout).await;
-        self.reporter.abort();
+        // What happened last is told too. A reporter that has panicked has nothing more to tell.
+        let _is_there = self.has_ended.send(()).is_ok();
+        let _has_told = self.reporter.await.is_ok();
         reports
     }
 }
 
-/// Logs what happens to instances: an end that nobody wanted as a warning, the rest for those who look closer.
-async fn tell(mut events: EventReader<Arc<HostEvent>>) {
+/// Logs what happens to instances, until the end and what is there then.
+async fn tell(mut events: EventReader<Arc<HostEvent>>, mut end: oneshot::Receiver<()>) {
     loop {
-        match events.wait().await {
-            Read::Event(_, event) => match &event.kind {
-                EventKind::Died { report } if report.class.is_failure() => tracing::warn!("{event}"),
-                EventKind::Broken { .. } => tracing::warn!("{event}"),
-                _ => tracing::info!("{event}"),
-            },
-            Read::Gap { .. } => tracing::warn!("events of extensions were missed"),
-            Read::Empty => {}
-        }
+        let read = tokio::select! {
+            biased;
+            read = events.wait() => read,
+            // Only when there is nothing to be told any more; also when nobody is there to say it.
+            _ = &mut end => return,
+        };
+        say(&read);
+    }
+}
+
+/// An end that nobody wanted, and what was missed, as a warning; the rest for those who look closer.
+fn say(read: &Read<Arc<HostEvent>>) {
+    match read {
+        Read::Event(_, event) => match &event.kind {
+            EventKind::Died { report } if report.class.is_failure() => tracing::warn!("{event}"),
+            EventKind::Broken { .. } => tracing::warn!("{event}"),
+            _ => tracing::info!("{event}"),
+        },
+        Read::Gap { lost } => tracing::warn!("{lost} events of extensions were missed"),
+        Read::Empty => {}
     }
 }
 
@@ -119,5 +136,61 @@ fn report(snapshot: ExtensionSnapshot) -> ExtensionReport {
         starts: snapshot.starts,
         restarts: snapshot.restarts,
         causes: snapshot.past_ends.iter().map(|end| end.report.to_string()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use extension_host::InstanceId;
+    use pit_core::ring::EventRing;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_was_missed_is_counted_and_what_happened_last_is_told() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let _told = tracing::subscriber::set_default(subscriber);
+        let ring = EventRing::new(2);
+        let (has_ended, end) = oneshot::channel();
+        let reader = ring.subscribe();
+        for epoch in 1..=5 {
+            let instance = InstanceId::new(0, epoch);
+            let kind = EventKind::Stopped;
+            ring.publish(Arc::new(HostEvent {
+                extension: "echo".into(),
+                instance,
+                at: Duration::ZERO,
+                kind,
+            }));
+        }
+        has_ended.send(()).unwrap();
+        tell(reader, end).await;
+        let told = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let told: Vec<_> = told.lines().filter_map(|line| Some(line.split_once("hosting: ")?.1)).collect();
+        let expected = [
+            "3 events of extensions were missed",
+            "echo instance:0@4: is stopped",
+            "echo instance:0@5: is stopped",
+        ];
+        assert_eq!(told, expected);
     }
 }

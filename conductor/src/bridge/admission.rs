@@ -41,6 +41,7 @@ pub struct Admission {
     pools: PoolManager,
     expiring: Expiring,
     holder: Holder,
+    priority: Priority,
     claim: ClaimSpec,
     models: Vec<ModelId>,
 }
@@ -53,13 +54,20 @@ pub struct Admitted {
 }
 
 impl Admission {
-    /// What `step` needs, in the name of the run that `holder` stands for.
+    /// What `step` needs, in the name of the run that `holder` stands for, as urgently as the step says, or else as
+    /// `priority` does.
     ///
     /// # Errors
     ///
     /// [`AdmissionError::UnknownResource`], [`AdmissionError::UnknownModel`].
-    pub fn of_step(pit: &Pit, holder: &Holder, step: &PlanStep) -> Result<Self, AdmissionError> {
-        let mut claim = ClaimSpec::new(RUN, Priority::NORMAL);
+    pub fn of_step(
+        pit: &Pit,
+        holder: &Holder,
+        step: &PlanStep,
+        priority: Priority,
+    ) -> Result<Self, AdmissionError> {
+        let priority = step.priority.map_or(priority, Priority::new);
+        let mut claim = ClaimSpec::new(RUN, priority);
         for wanted in &step.claims {
             let resource = pit.arbiter.resource(&wanted.resource);
             let resource =
@@ -74,7 +82,7 @@ impl Admission {
         // INVARIANT: every step leases in one order, so that no two wait for what the other one holds.
         models.sort_unstable();
         let (arbiter, pools, expiring) = (pit.arbiter.clone(), pit.pools.clone(), pit.expiring.clone());
-        Ok(Self { arbiter, pools, expiring, holder: holder.clone(), claim, models })
+        Ok(Self { arbiter, pools, expiring, holder: holder.clone(), priority, claim, models })
     }
 
     /// Waits for everything: first what many share (cores), then the scarce models, in the one order that all
@@ -92,7 +100,8 @@ impl Admission {
         let grant = self.arbiter.claim(&self.claim).await?;
         let mut leases = Vec::with_capacity(self.models.len());
         for model in &self.models {
-            let request = pool_manager::Request::new(*model).held_by(&self.holder);
+            let request =
+                pool_manager::Request::new(*model).held_by(&self.holder).with_priority(self.priority);
             let mut lease = pin!(self.pools.allocate_async(request));
             let lease = match lease.as_mut().now_or_never() {
                 Some(lease) => lease?,

@@ -116,6 +116,9 @@ pub struct Run {
     /// One input of the melody. The value is read as its declared type says.
     #[arg(short = 'i', long = "input", value_name = "KEY=VALUE")]
     pub inputs: Vec<std::ffi::OsString>,
+    /// How urgent the steps are that name no priority of their own: 0 is served last, 255 first.
+    #[arg(long, value_name = "LEVEL", default_value_t = 128)]
+    pub priority: u8,
 }
 
 /// `call`

@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 
+use pit_core::priority::Priority;
+
 use super::args;
 use super::table::write_json;
 use super::{Surroundings, error_of, prepare, stdout_failed, wrong_file};
@@ -108,6 +110,7 @@ async fn execute(
         pit: &pit,
         extensions: &extensions,
         items_in_flight_max: settings.items_in_flight_max,
+        priority: Priority::new(arguments.priority),
         progress: &progress,
         cancellation: cancellation.clone(),
     };

@@ -27,6 +27,8 @@ use std::time::Duration;
 
 use ipc_transport::Caller;
 
+use pit_core::priority::Priority;
+
 use crate::document::{ErrorReport, OutputReport, RunState, StepReport};
 use crate::melody::{InputValues, Plan};
 use crate::pit::Pit;
@@ -51,6 +53,8 @@ pub struct Execution<'a> {
     pub extensions: &'a BTreeMap<String, Extension>,
     /// LIMIT: items of one fan-out in flight at the same time.
     pub items_in_flight_max: u32,
+    /// How urgent a step's claims and leases are that does not say.
+    pub priority: Priority,
     /// Who watches.
     pub progress: &'a Progress,
     /// Who may ask for an end.

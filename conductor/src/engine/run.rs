@@ -174,14 +174,15 @@ impl<'r> Owner<'r> {
 
     /// Evaluates what a step needs; `None` if its condition is false.
     fn prepare(&self, index: usize) -> Result<Option<StepTask<'r>>, StepError> {
-        let Execution { plan, pit, extensions, .. } = self.execution;
+        let Execution { plan, pit, extensions, priority, .. } = self.execution;
         let step = &plan.steps[index];
         if !plan.condition(index, &self.scope)? {
             return Ok(None);
         }
         let items = if step.fans_out { Some(plan.items(index, &self.scope)?) } else { None };
         let arguments = plan.arguments(index, &self.scope)?;
-        let admission = Admission::of_step(pit, self.holder, step).map_err(StepError::Admission)?;
+        let admission =
+            Admission::of_step(pit, self.holder, step, *priority).map_err(StepError::Admission)?;
         let extension = extensions
             .get(&step.extension)
             .ok_or_else(|| StepError::Admission(AdmissionError::UnknownExtension(step.extension.clone())))?;

@@ -85,6 +85,7 @@ fn into_plan(model: Model, compiled: Compiled, is_idempotent: Vec<bool>) -> Opti
             has_condition: step.when.is_some(),
             claims: step.claims.into_iter().map(|(_, claim)| claim).collect(),
             leases: step.leases.into_iter().map(|(_, lease)| lease).collect(),
+            priority: step.priority,
             retry: step.retry,
             timeout: step.timeout,
             artifact: step.artifact,

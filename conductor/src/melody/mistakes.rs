@@ -61,6 +61,9 @@ fn mistakes_of_the_file_are_found_at_their_place() {
             "deflaut = true",
             "10:1 unknown key `deflaut` in an input (did you mean `default`?)",
         ),
+        ("timeout = \"10s\"", "priority = 256", "27:12 `priority` is out of range (from 0 to 255)"),
+        ("timeout = \"10s\"", "priority = -1", "27:12 `priority` is out of range (from 0 to 255)"),
+        ("timeout = \"10s\"", "priority = \"high\"", "27:12 `priority` must be an integer, not a string"),
         ("capacity = 1", "capacity = 0", "13:12 `capacity` is out of range (from 1 to 1000000)"),
         (
             "capacity = 1\n",

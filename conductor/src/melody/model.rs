@@ -34,6 +34,7 @@ pub(super) struct StepText {
     pub(super) when: Option<Spanned<String>>,
     pub(super) claims: Vec<(Range<usize>, Claim)>,
     pub(super) leases: Vec<(Range<usize>, Lease)>,
+    pub(super) priority: Option<u8>,
     pub(super) retry: Option<RetryRule>,
     pub(super) timeout: Option<Duration>,
     pub(super) artifact: Option<String>,

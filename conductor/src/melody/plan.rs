@@ -66,6 +66,8 @@ pub struct PlanStep {
     pub claims: Vec<Claim>,
     /// What it leases while one of its calls runs.
     pub leases: Vec<Lease>,
+    /// How urgent its claims and leases are, 0 (last) to 255 (first); `None`: as the run says.
+    pub priority: Option<u8>,
     /// When a failed call is tried again; `None`: only as the host does by itself.
     pub retry: Option<RetryRule>,
     /// How long one call may take; `None`: as the extension's manifest says.

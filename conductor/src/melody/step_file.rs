@@ -20,8 +20,10 @@ pub(super) const RETRY_TIMES_MAX: u32 = 100;
 /// LIMIT: arrays and tables inside each other in `with`.
 pub(super) const ARGUMENT_NESTING_MAX: usize = 64;
 
-const STEP_KEYS: &[&str] =
-    &["id", "call", "with", "for-each", "when", "claims", "lease", "retry", "timeout", "output", "after"];
+const STEP_KEYS: &[&str] = &[
+    "id", "call", "with", "for-each", "when", "claims", "lease", "priority", "retry", "timeout", "output",
+    "after",
+];
 
 const LATER_STEP_KEYS: &[LaterKey] = &[
     (
@@ -31,7 +33,6 @@ const LATER_STEP_KEYS: &[LaterKey] = &[
     ("finally", "steps that always run at the end do not exist yet"),
     ("at-most-once", "results are not journaled yet, so a run is never continued and no step runs again"),
     ("cache", "results are not cached yet"),
-    ("priority", "steps are admitted in the order in which they become ready; priorities do not exist yet"),
     ("if", "the key for a condition is `when`"),
     ("needs", "the key for steps that must be done before is `after`"),
     ("depends-on", "the key for steps that must be done before is `after`"),
@@ -83,6 +84,9 @@ pub(super) fn read_step(
         when: fields.string("when", problems),
         claims,
         leases: leases.collect(),
+        priority: fields
+            .integer("priority", 0..=i64::from(u8::MAX), problems)
+            .and_then(|level| u8::try_from(level).ok()),
         retry: read_retry(&fields, problems),
         timeout: fields.duration("timeout", problems),
         artifact,

@@ -11,6 +11,7 @@ mod idle;
 mod kills;
 mod main_job;
 mod new_extension;
+mod priorities;
 mod processes;
 mod python_peer;
 mod questions;

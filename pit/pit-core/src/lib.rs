@@ -7,6 +7,7 @@
 //! - [`clock`]: monotonic time that tests can move by hand.
 //! - [`priority`]: how urgent something is, and the rank that it has after waiting.
 //! - [`wait`]: a future driven by a blocked thread, with a deadline.
+//! - [`unwind`]: calling others one after the other, so that the panic of one costs the next nothing.
 //! - [`sync`]: the atomics, locks and `Arc` of the standard library, or loom's in a model run.
 //! - [`limit`]: a limit with a name.
 //! - [`table`]: a table that only grows, read without a lock; [`slot`]: generation, owner and state in one word of it.
@@ -18,6 +19,7 @@ pub mod sync;
 
 pub mod clock;
 pub mod priority;
+pub mod unwind;
 pub mod wait;
 
 pub mod limit;

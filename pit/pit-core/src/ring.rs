@@ -15,7 +15,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use crate::sync::{Arc, Mutex, MutexGuard};
+use crate::{
+    sync::{Arc, Mutex, MutexGuard},
+    unwind::wake_all,
+};
 
 /// What a reader finds at its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +67,14 @@ struct Inner<T> {
     waiting: Vec<(u64, Waker)>,
 }
 
+impl<T> Inner<T> {
+    /// The waker that a reader has left, to be dropped without the lock: that is foreign code.
+    fn stop_waiting(&mut self, reader: u64) -> Option<Waker> {
+        let place = self.waiting.iter().position(|(id, _)| *id == reader)?;
+        Some(self.waiting.remove(place).1)
+    }
+}
+
 impl<T: Clone> EventRing<T> {
     /// A ring that keeps the last `capacity` events (at least one).
     #[must_use]
@@ -79,6 +90,9 @@ impl<T: Clone> EventRing<T> {
     }
 
     /// Appends an event, wakes the readers that wait and returns the event's number.
+    ///
+    /// # Panics
+    /// When a reader's waker does; the event is there, and the other readers were woken.
     pub fn publish(&self, event: T) -> u64 {
         let mut inner = lock(&self.shared);
         let oldest = if inner.events.len() == inner.capacity { inner.events.pop_front() } else { None };
@@ -87,11 +101,9 @@ impl<T: Clone> EventRing<T> {
         inner.next_seq += 1;
         let waiting = std::mem::take(&mut inner.waiting);
         drop(inner);
-        // Foreign code, the wakers' and the event's own `drop`, runs outside the lock.
+        // Foreign code, the wakers' and the event's own `drop`, runs outside the lock, and the wakers first.
+        wake_all(waiting.into_iter().map(|(_, waker)| waker));
         drop(oldest);
-        for (_, waker) in waiting {
-            waker.wake();
-        }
         seq
     }
 
@@ -154,8 +166,10 @@ impl<T: Clone> EventReader<T> {
         match self.read(&inner) {
             Read::Empty => {
                 // Looked and registered under one lock: a publisher comes before (and is seen) or after (and wakes).
-                inner.waiting.retain(|(id, _)| *id != self.id);
+                let old = inner.stop_waiting(self.id);
                 inner.waiting.push((self.id, context.waker().clone()));
+                drop(inner);
+                drop(old);
                 Poll::Pending
             }
             read => Poll::Ready(read),
@@ -183,7 +197,8 @@ impl<T: Clone> EventReader<T> {
 
 impl<T> Drop for EventReader<T> {
     fn drop(&mut self) {
-        lock(&self.shared).waiting.retain(|(id, _)| *id != self.id);
+        let old = lock(&self.shared).stop_waiting(self.id);
+        drop(old);
     }
 }
 
@@ -193,7 +208,8 @@ impl<T> fmt::Debug for EventReader<T> {
     }
 }
 
-/// A poisoned lock is taken all the same: the only foreign code under it is `T::clone`, which changes nothing here.
+/// A poisoned lock is taken all the same: the only foreign code under it clones an event or a
+/// waker, and changes nothing here.
 fn lock<T>(shared: &Mutex<Inner<T>>) -> MutexGuard<'_, Inner<T>> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -277,6 +293,30 @@ mod tests {
         assert!(pin!(reader.wait()).poll(&mut context).is_pending());
         drop(reader);
         assert!(lock(&ring.shared).waiting.is_empty(), "a dropped reader leaves no waker behind");
+    }
+
+    #[test]
+    fn waker_that_panics_keeps_no_other_reader_asleep() {
+        struct Panics;
+        impl Wake for Panics {
+            fn wake(self: std::sync::Arc<Self>) {
+                panic!("the waker");
+            }
+        }
+        let ring = EventRing::new(4);
+        let (mut first, mut second) = (ring.subscribe(), ring.subscribe());
+        let woken = std::sync::Arc::new(Woken::default());
+        let wakers = [Waker::from(std::sync::Arc::new(Panics)), Waker::from(woken.clone())];
+        assert!(pin!(first.wait()).poll(&mut Context::from_waker(&wakers[0])).is_pending());
+        assert!(pin!(second.wait()).poll(&mut Context::from_waker(&wakers[1])).is_pending());
+        let publishing = std::panic::AssertUnwindSafe(|| ring.publish(5));
+        assert_eq!(
+            std::panic::catch_unwind(publishing).unwrap_err().downcast_ref(),
+            Some(&"the waker"),
+            "it goes on to the publisher"
+        );
+        assert_eq!(woken.0.load(std::sync::atomic::Ordering::SeqCst), 1);
+        assert_eq!((first.next(), second.next()), (Read::Event(1, 5), Read::Event(1, 5)));
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, task::Waker, time::Duration};
 
+use pit_core::unwind::Calls;
+
 use crate::{
     InstanceId, ModelId,
     cell::ModelCell,
-    loader::{Load, Loader},
+    loader::{Load, Loader, Unload},
     shared::Count,
 };
 
@@ -16,7 +18,7 @@ pub(crate) struct After {
     pub(crate) woken: Vec<Waker>,
     pub(crate) handed_over: u64,
     pub(crate) loads: Vec<Load>,
-    pub(crate) unloads: Vec<(Arc<dyn Loader>, ModelId, InstanceId)>,
+    pub(crate) unloads: Vec<(Arc<dyn Loader>, Unload)>,
     /// Instances that are loaded now, to be watched.
     pub(crate) watches: Vec<(ModelId, InstanceId, Duration)>,
     /// Watches to be dropped.
@@ -35,12 +37,18 @@ impl After {
         }
     }
 
-    /// Wakes first: everything else can wait, those who are woken have waited.
-    pub(crate) fn run(self, cell: &ModelCell) {
-        self.first.into_iter().chain(self.woken).for_each(Waker::wake);
+    /// Wakes first: everything else can wait, those who are woken have waited. Each is called whoever panics; the panic
+    /// goes on when the caller ends the calls, with what it has got in safety.
+    pub(crate) fn run(self, cell: &ModelCell) -> Calls {
+        let mut calls = Calls::new();
+        for waker in self.first.into_iter().chain(self.woken) {
+            calls.call(|| waker.wake());
+        }
         let Self { handed_over, loads, unloads, watches, unwatched, wanted_bytes, is_memory_freed, .. } =
             self;
-        drop(unwatched);
+        for watch in unwatched {
+            calls.call(|| drop(watch));
+        }
         let is_done = handed_over == 0
             && loads.is_empty()
             && unloads.is_empty()
@@ -48,30 +56,36 @@ impl After {
             && wanted_bytes.is_none()
             && !is_memory_freed;
         if is_done {
-            return;
+            return calls;
         }
-        let Some(core) = cell.core.upgrade() else { return };
+        // What is loaded is let go of also when the manager is gone.
+        let unloaded = unloads.len() as u64;
+        for (loader, unload) in unloads {
+            calls.call(|| loader.unload(unload));
+        }
+        let Some(core) = cell.core.upgrade() else { return calls };
         core.counters.add(Count::HandedOver as usize, handed_over);
-        for (loader, model, instance) in unloads {
-            core.count(Count::Unloads);
-            loader.unload(model, instance);
-        }
+        core.counters.add(Count::Unloads as usize, unloaded);
         for (model, instance, idle) in watches {
             if let Some(watcher) = &core.idle {
-                let watch = watcher.watch(model, instance, idle);
-                let useless = cell.locked().set_watch(instance, watch);
-                drop(useless);
+                calls.call(|| {
+                    let watch = watcher.watch(model, instance, idle);
+                    let useless = cell.locked().set_watch(instance, watch);
+                    drop(useless);
+                });
             }
         }
         for load in loads {
             core.count(Count::Loads);
             let loader = Arc::clone(&load.loader);
-            loader.load(load);
+            calls.call(|| loader.load(load));
         }
         if let Some(bytes) = wanted_bytes {
-            core.make_room(bytes);
-        } else if is_memory_freed {
-            core.admit_waiting();
+            calls.call(|| core.make_room(bytes, None));
         }
+        if wanted_bytes.is_some() || is_memory_freed {
+            calls.call(|| core.admit_waiting());
+        }
+        calls
     }
 }

@@ -7,12 +7,14 @@
 use std::sync::{Arc, PoisonError, Weak};
 
 use pit_core::{
+    clock::{Clock, Tick},
     shard::{Padded, home, move_home},
     sync::{
         Mutex,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     table::Table,
+    unwind::Calls,
 };
 
 use crate::{
@@ -201,6 +203,11 @@ impl ModelCell {
         }
     }
 
+    /// The moment on the manager's clock; `None` when the manager is gone.
+    pub(crate) fn now(&self) -> Option<Tick> {
+        Some(self.core.upgrade()?.clock.now())
+    }
+
     pub(crate) fn locked(&self) -> Locked<'_> {
         // No foreign code runs under the lock, so that a poisoned one means a defect here; the others may go on.
         Locked::new(self, self.state.0.lock().unwrap_or_else(PoisonError::into_inner))
@@ -232,8 +239,16 @@ impl ModelCell {
 }
 
 impl Drop for ModelCell {
+    /// What is loaded is let go of, also where nobody said that it should be.
     fn drop(&mut self) {
         self.slots.iter().for_each(|slot| slot.retire());
+        let model = self.standing().model;
+        let state = self.state.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = Calls::new();
+        for (loader, unload) in state.let_go_of_all(model) {
+            calls.call(|| loader.unload(unload));
+        }
+        calls.end();
     }
 }
 

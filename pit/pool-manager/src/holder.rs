@@ -19,6 +19,7 @@ use pit_core::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    unwind::Calls,
 };
 
 use crate::{cell::ModelCell, queue::Ticket};
@@ -122,12 +123,14 @@ impl Holder {
         // ORDERING(holder-end): Relaxed suffices, as above.
         self.shared.retired.store(true, Ordering::Relaxed);
         // First the places in queues, so that a lease that ends is not handed to its own dead holder.
+        let mut calls = Calls::new();
         for (cell, ticket) in waiting {
-            cell.locked().refuse(ticket);
+            calls.call(|| cell.locked().refuse(ticket));
         }
         for cell in models {
-            cell.locked().revoke_owner(self.shared.owner);
+            calls.call(|| cell.locked().revoke_owner(self.shared.owner));
         }
+        calls.end();
     }
 
     /// The number to take a lease of `cell` under; `None` when the holder is retired.

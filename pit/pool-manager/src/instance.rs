@@ -3,6 +3,17 @@
 
 use pit_core::clock::Tick;
 
+use crate::budget::Reserved;
+
+/// Who asks whether an instance was used; each since it last asked itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asking {
+    /// Whoever unloads what is idle.
+    Watch,
+    /// Whoever wants memory.
+    Memory,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Not loaded; to be loaded from this moment on.
@@ -19,8 +30,10 @@ pub(crate) struct Instance {
     pub(crate) epoch: u32,
     /// Slots that are open for it.
     pub(crate) open: u32,
-    /// What its slots had counted when somebody last asked whether it was used.
-    pub(crate) uses_seen: u64,
+    /// What its slots had counted when each who asks whether it was used last did.
+    pub(crate) uses_seen: [u64; 2],
+    /// What it takes, from when it is loaded until it is gone.
+    pub(crate) reserved: Reserved,
     /// Whoever watches whether it is idle.
     pub(crate) watch: Option<Box<dyn Send>>,
 }
@@ -48,7 +61,14 @@ pub(crate) struct Instances {
 
 impl Instances {
     pub(crate) fn new(count: u32, concurrency: u32, stage: Stage, epoch: u32) -> Self {
-        let instance = |_| Instance { stage, epoch, open: 0, uses_seen: 0, watch: None };
+        let instance = |_| Instance {
+            stage,
+            epoch,
+            open: 0,
+            uses_seen: [0; 2],
+            reserved: Reserved::default(),
+            watch: None,
+        };
         let mut instances = Self { all: (0..count).map(instance).collect(), concurrency, ..Self::default() };
         *instances.tally(stage).unwrap_or(&mut 0) = count;
         instances
@@ -56,6 +76,10 @@ impl Instances {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Instance)> {
         (0..).zip(&self.all)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Instance)> {
+        (0..).zip(&mut self.all)
     }
 
     /// Whoever watches them, to be dropped.

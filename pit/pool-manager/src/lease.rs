@@ -39,9 +39,16 @@ impl Lease {
     }
 
     /// Whether the lease is still worth something: neither its model was retired or redeclared, nor did its instance or
-    /// its holder end, nor is its time over.
+    /// its holder end, nor is its time over. One that was given no time never is.
+    ///
+    /// A lease with a maximum time looks at the manager's clock.
     #[must_use]
     pub fn is_current(&self) -> bool {
+        self.has_slot() && !self.slot.is_out_of_time()
+    }
+
+    /// Whether nobody has ended it yet; its time may be over all the same.
+    fn has_slot(&self) -> bool {
         self.slot.peek().epoch() == self.held.epoch()
     }
 
@@ -60,7 +67,7 @@ impl Lease {
 impl Drop for Lease {
     #[inline]
     fn drop(&mut self) {
-        if !self.slot.give_back(self.held) && self.is_current() {
+        if !self.slot.give_back(self.held) && self.has_slot() {
             give_back_under_lock(self.slot, self.held);
         }
     }

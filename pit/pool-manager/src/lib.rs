@@ -37,6 +37,7 @@ mod word;
 
 mod slot;
 
+mod budget;
 mod cell;
 mod shared;
 
@@ -59,9 +60,9 @@ mod model;
 pub use cell::ModelState;
 pub use holder::Holder;
 pub use lease::Lease;
-pub use loader::{IdleWatch, Load, Loader};
+pub use loader::{IdleWatch, Load, Loader, Unload};
 pub use locked::{LOAD_RETRY_TIME_MIN, MEMORY_RETRY_TIME, WAITERS_PER_MODEL_MAX};
-pub use manager::{AllocateError, DeclareError, PoolManager, PoolOptions, PoolTotals};
+pub use manager::{AllocateError, DeclareError, MemoryError, PoolManager, PoolOptions, PoolTotals};
 pub use request::Request;
 pub use shared::MODELS_MAX;
 pub use spec::{CAPACITY, ErrorClass, INSTANCES, Memory, ModelSpec};

@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
-use crate::{InstanceId, ModelId, cell::ModelCell, spec::ErrorClass};
+use pit_core::unwind::Calls;
+
+use crate::{InstanceId, ModelId, budget::Reserved, cell::ModelCell, spec::ErrorClass};
 
 /// Loads and unloads instances of models.
 ///
@@ -23,8 +25,9 @@ pub trait Loader: Send + Sync {
     /// Begins to load what `load` names. However many ask meanwhile, this is called once for each instance.
     fn load(&self, load: Load);
 
-    /// Lets go of an instance that was loaded. No lease of it is worth anything any more.
-    fn unload(&self, model: ModelId, instance: InstanceId);
+    /// Lets go of an instance that was loaded. No lease of it is worth anything any more. Its memory counts until
+    /// `unload` is dropped.
+    fn unload(&self, unload: Unload);
 }
 
 /// Watches what is idle: the border to an expiry service.
@@ -46,6 +49,7 @@ pub struct Load {
     pub(crate) loader: Arc<dyn Loader>,
     pub(crate) model: ModelId,
     pub(crate) instance: InstanceId,
+    pub(crate) reserved: Reserved,
     pub(crate) is_open: bool,
 }
 
@@ -65,9 +69,13 @@ impl Load {
     /// It is loaded: whoever waits is served.
     pub fn ready(mut self) {
         self.is_open = false;
-        let is_wanted = self.cell.upgrade().is_some_and(|cell| cell.locked().loaded(self.instance));
-        if !is_wanted {
-            self.loader.unload(self.model, self.instance);
+        let reserved = std::mem::take(&mut self.reserved);
+        let unwanted = match self.cell.upgrade() {
+            Some(cell) => cell.locked().loaded(self.instance, reserved).err(),
+            None => Some(reserved),
+        };
+        if let Some(reserved) = unwanted {
+            self.loader.unload(Unload::new(self.model, self.instance, reserved));
         }
     }
 
@@ -78,9 +86,17 @@ impl Load {
 
     fn fail(&mut self, class: ErrorClass) {
         self.is_open = false;
+        // It is free before anything else is begun to be loaded in its place.
+        let freed = self.reserved.is_anything();
+        self.reserved = Reserved::default();
+        let mut calls = Calls::new();
         if let Some(cell) = self.cell.upgrade() {
-            cell.locked().load_failed(self.instance, class);
+            calls.call(|| cell.locked().load_failed(self.instance, class));
         }
+        if let Some(core) = freed {
+            calls.call(|| core.admit_waiting());
+        }
+        calls.end();
     }
 }
 
@@ -95,6 +111,51 @@ impl Drop for Load {
 impl fmt::Debug for Load {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Load")
+            .field("model", &self.model)
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An instance that is to be unloaded. Dropping it says that it is gone: then others can have its memory.
+#[must_use = "dropping it says that the instance is gone"]
+pub struct Unload {
+    model: ModelId,
+    instance: InstanceId,
+    reserved: Reserved,
+}
+
+impl Unload {
+    pub(crate) fn new(model: ModelId, instance: InstanceId, reserved: Reserved) -> Self {
+        Self { model, instance, reserved: reserved.leaving() }
+    }
+
+    /// The model, as it was declared when the instance was loaded.
+    #[must_use]
+    pub const fn model(&self) -> ModelId {
+        self.model
+    }
+
+    /// The instance.
+    #[must_use]
+    pub const fn instance(&self) -> InstanceId {
+        self.instance
+    }
+}
+
+impl Drop for Unload {
+    fn drop(&mut self) {
+        let freed = self.reserved.is_anything();
+        self.reserved = Reserved::default();
+        if let Some(core) = freed {
+            core.admit_waiting();
+        }
+    }
+}
+
+impl fmt::Debug for Unload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unload")
             .field("model", &self.model)
             .field("instance", &self.instance)
             .finish_non_exhaustive()

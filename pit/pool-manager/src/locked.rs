@@ -25,13 +25,15 @@ use std::{
 use pit_core::{
     clock::Tick,
     sync::{MutexGuard, atomic::Ordering},
+    unwind::Calls,
 };
 
 use crate::{
-    ModelId,
+    InstanceId, ModelId,
     after::After,
     cell::{ModelCell, Published},
     instance::{Instances, Stage},
+    loader::{Loader, Unload},
     queue::{Queue, Settled},
     shared::{Core, Count},
     slot::Slot,
@@ -82,6 +84,21 @@ impl State {
             wants_memory: false,
         }
     }
+
+    /// Everything that is loaded, to be unloaded by whom it was loaded. What is being loaded is not: it is unloaded when it
+    /// says that it is ready, and has its memory until then.
+    pub(crate) fn let_go_of_all(&mut self, model: ModelId) -> Vec<(Arc<dyn Loader>, Unload)> {
+        let Some(loader) = &self.spec.loader else { return Vec::new() };
+        let all = self.instances.iter_mut();
+        let loaded = all.filter(|(_, instance)| matches!(instance.stage, Stage::Ready | Stage::Resting(_)));
+        loaded
+            .map(|(index, instance)| {
+                let reserved = std::mem::take(&mut instance.reserved);
+                let instance = InstanceId::new(index, instance.epoch);
+                (Arc::clone(loader), Unload::new(model, instance, reserved))
+            })
+            .collect()
+    }
 }
 
 /// A model and its lock. What is done ends with [`finish`](Self::finish).
@@ -102,8 +119,9 @@ impl<'c> Locked<'c> {
         Self { cell, state, after: After::default(), core: OnceCell::new() }
     }
 
-    /// Publishes the numbers, releases the lock, and does what must be done without it.
-    fn finish(self) {
+    /// Publishes the numbers, releases the lock, and does what must be done without it. Whoever has got something makes
+    /// it safe before it ends the calls.
+    fn finish(self) -> Calls {
         let Self { cell, state, after, core } = self;
         let Published { waiting, ready, loading, resting } = &cell.published.0;
         let numbers = [
@@ -120,7 +138,7 @@ impl<'c> Locked<'c> {
         cell.set_hints(state.slots, has_spare);
         drop(state);
         drop(core);
-        after.run(cell);
+        after.run(cell)
     }
 
     fn core(&self) -> Option<&Arc<Core>> {
@@ -212,6 +230,7 @@ impl<'c> Locked<'c> {
     fn note_timed(&mut self, slot: &Slot, epoch: u32) {
         if let Some(time) = self.state.spec.lease_time_max {
             let until = self.now().after(time);
+            slot.set_until(until);
             self.state.timed.insert((until, slot.index(), epoch));
             self.arm(until);
         }
@@ -226,6 +245,7 @@ impl<'c> Locked<'c> {
             return None;
         };
         slot.set_instance(instance, instance_epoch);
+        slot.set_until(Tick::NEVER);
         self.state.instances.count_open(instance, true);
         let held = SlotWord::held(epoch, owner);
         let is_guarded = is_guarded || self.state.spec.lease_time_max.is_some();
@@ -308,7 +328,7 @@ impl<'c> Locked<'c> {
     /// Gives back a lease that was held as `held`; nothing if it was revoked.
     pub(crate) fn give_back(mut self, slot: &Slot, held: SlotWord) {
         self.give_up(slot, held);
-        self.finish();
+        self.finish().end();
     }
 
     fn give_up(&mut self, slot: &Slot, held: SlotWord) {
@@ -341,7 +361,7 @@ impl<'c> Locked<'c> {
                 self.revoke(slot, seen);
             }
         }
-        self.finish();
+        self.finish().end();
     }
 
     /// Makes the leases of a holder that nobody knows any more nobody's.
@@ -357,7 +377,7 @@ impl<'c> Locked<'c> {
                 }
             }
         }
-        self.finish();
+        self.finish().end();
     }
 
     /// Does what is due at `now`.
@@ -367,7 +387,7 @@ impl<'c> Locked<'c> {
         }
         self.advance(now);
         self.arm_rests(now);
-        self.finish();
+        self.finish().end();
     }
 
     /// Looks again when the next rest is over.

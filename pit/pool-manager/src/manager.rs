@@ -71,7 +71,8 @@ pub enum DeclareError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AllocateError {
-    /// As many leases as the model's capacity are held. Wait, or try again later.
+    /// As many leases as the model's capacity are held, or all of what is loaded, and there is no memory for more. Wait, or
+    /// try again later.
     #[error("no lease of {0} is free")]
     Busy(ModelId),
     /// Nothing is free, and an instance is being loaded. Wait, or try again later.
@@ -104,6 +105,32 @@ pub enum AllocateError {
         model: ModelId,
         /// The deadline, on the manager's clock.
         deadline: Tick,
+    },
+}
+
+/// Why an instance may not take another amount of memory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// It is not loaded, or not any more. Nothing is to be done: it counts for nothing.
+    #[error("{instance} of {model} is not loaded")]
+    NotLoaded {
+        /// The model.
+        model: ModelId,
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// There is not so much, though all that is idle was unloaded. Do with what it has, try again later, or end it.
+    #[error("{bytes} bytes for {instance} of {model} are not to be had within the budget of {budget_bytes}")]
+    OutOfMemory {
+        /// The model.
+        model: ModelId,
+        /// The instance.
+        instance: InstanceId,
+        /// What it would take.
+        bytes: u64,
+        /// The budget.
+        budget_bytes: u64,
     },
 }
 
@@ -153,7 +180,7 @@ pub struct PoolTotals {
     pub loads: u64,
     /// Instances that were unloaded.
     pub unloads: u64,
-    /// Bytes that instances take now, as they are declared.
+    /// Bytes that are reserved for instances now: loading, in use, or not gone yet.
     pub memory_bytes: u64,
     /// Bytes that they may take.
     pub memory_budget_bytes: u64,
@@ -245,6 +272,39 @@ impl PoolManager {
     /// loaded any more, false when it is to be watched on.
     pub fn unload_idle(&self, model: ModelId, instance: InstanceId) -> bool {
         self.cell(model).map_or(true, |cell| cell.locked().unload_idle(instance))
+    }
+
+    /// An instance takes so many bytes from now on, until this is said again or it is unloaded. To be asked before it
+    /// takes more, and said after it takes less.
+    ///
+    /// For more, what is idle is unloaded where that is needed, and whoever waits to be loaded waits on: what is in use
+    /// must come to its end.
+    ///
+    /// # Errors
+    /// [`MemoryError`]; what was reserved before is then as it was.
+    pub fn set_memory_in_use(
+        &self,
+        model: ModelId,
+        instance: InstanceId,
+        bytes: u64,
+    ) -> Result<(), MemoryError> {
+        let Ok(cell) = self.cell(model) else { return Err(MemoryError::NotLoaded { model, instance }) };
+        let set = || cell.locked().set_memory(instance, bytes);
+        let is_done = self.core.before_the_line(|| {
+            let is_done = set()?;
+            if is_done {
+                return Some(true);
+            }
+            let more = bytes.saturating_sub(cell.locked().memory_of(instance));
+            self.core.make_room(more, Some((model, instance)));
+            set()
+        });
+        let budget_bytes = self.core.budget.bytes();
+        match is_done {
+            None => Err(MemoryError::NotLoaded { model, instance }),
+            Some(false) => Err(MemoryError::OutOfMemory { model, instance, bytes, budget_bytes }),
+            Some(true) => Ok(()),
+        }
     }
 
     /// The model that is declared under `name` now.
@@ -355,7 +415,7 @@ impl PoolManager {
         if let Some((limit, value)) = spec.beyond() {
             return Err(DeclareError::OutOfRange { limit, value });
         }
-        let bytes = spec.memory.at_load_bytes.max(spec.memory.in_use_bytes);
+        let bytes = spec.memory.peak_bytes();
         let budget_bytes = self.core.budget.bytes();
         if bytes > budget_bytes {
             return Err(DeclareError::BeyondBudget { bytes, budget_bytes });

@@ -20,8 +20,8 @@ use pit_core::{
 };
 
 use crate::{
-    AllocateError, ErrorClass, Holder, InstanceId, Load, Loader, Memory, ModelId, ModelSpec, ModelState,
-    PoolManager, Request,
+    AllocateError, ErrorClass, Holder, Load, Loader, Memory, ModelId, ModelSpec, ModelState, PoolManager,
+    Request, Unload,
 };
 
 /// LIMIT: three threads are tried with at most two preemptions each way; without a bound that takes hours.
@@ -309,7 +309,7 @@ impl Loader for Quick {
         load.ready();
     }
 
-    fn unload(&self, _model: ModelId, _instance: InstanceId) {
+    fn unload(&self, _unload: Unload) {
         self.unloads.fetch_add(1, Ordering::Relaxed);
     }
 }

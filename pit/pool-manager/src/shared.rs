@@ -4,8 +4,8 @@
 //! when one of them is taken, never the other way round.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::{Arc, PoisonError, Weak},
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
 };
 
 use pit_core::{
@@ -17,9 +17,10 @@ use pit_core::{
         atomic::{AtomicU32, Ordering},
     },
     table::Table,
+    unwind::Calls,
 };
 
-use crate::{cell::ModelCell, loader::IdleWatch};
+use crate::{InstanceId, ModelId, budget::Budget, cell::ModelCell, loader::IdleWatch};
 
 /// All models by place. A place belongs to one name for ever.
 pub(crate) type Models = Table<Arc<ModelCell>, 64, 10>;
@@ -61,7 +62,7 @@ impl Core {
             ageing,
             clock,
             idle,
-            budget: Budget { bytes: memory_bytes, state: Mutex::default() },
+            budget: Budget::new(memory_bytes),
             timers: Timers { due: Mutex::default() },
             counters: Counters::new(),
             victim: AtomicU32::new(0),
@@ -74,103 +75,68 @@ impl Core {
 
     /// Does what is due at `now`.
     pub(crate) fn turn(&self, now: Tick) {
+        let mut calls = Calls::new();
         while let Some(place) = self.timers.pop_due(now) {
             if let Some(cell) = self.models.get(place) {
-                cell.locked().turn(now);
+                calls.call(|| cell.locked().turn(now));
             }
         }
+        calls.end();
     }
 
-    /// Unloads instances that nobody uses until `bytes` fit, those first that were not used since they were last
-    /// looked at; then lets those in who want memory.
-    pub(crate) fn make_room(&self, bytes: u64) {
+    /// Unloads instances that nobody uses until `bytes` fit, those first that were not used since they were last looked
+    /// at; never `spared`. When what is being unloaded is gone they may fit too: then nothing more is.
+    pub(crate) fn make_room(&self, bytes: u64, spared: Option<(ModelId, InstanceId)>) {
         let count = u32::try_from(self.models.iter().count()).unwrap_or(MODELS_MAX);
+        let mut calls = Calls::new();
         // Twice around: whatever was used since the last time is only marked in the first.
         for _ in 0..count.saturating_mul(2) {
-            if self.budget.has_room(bytes) {
+            if self.budget.will_have_room(bytes) {
                 break;
             }
             // ORDERING(victim): Relaxed suffices: it only spreads the search.
             let place = self.victim.fetch_add(1, Ordering::Relaxed) % count;
             if let Some(cell) = self.models.get(place) {
-                cell.locked().unload_for_memory();
+                let spared = spared.filter(|(model, _)| model.index() == place).map(|(_, instance)| instance);
+                calls.call(|| cell.locked().unload_for_memory(bytes, spared));
             }
         }
-        self.admit_waiting();
+        calls.end();
     }
 
     /// Lets those begin to load who want memory, in the order in which they came.
     pub(crate) fn admit_waiting(&self) {
-        while let Some(cell) = self.budget.next_wanting() {
-            if !cell.locked().load_next_in_line() {
-                return;
+        let mut calls = Calls::new();
+        while let Some(admitting) = self.budget.admitting() {
+            while let Some(cell) = self.budget.first_wanting() {
+                let mut is_admitted = true;
+                calls.call(|| {
+                    let (admitted, calls) = cell.locked().load_next_in_line();
+                    is_admitted = admitted;
+                    calls.end();
+                });
+                if !is_admitted {
+                    break;
+                }
+                self.budget.first_is_in();
+            }
+            drop(admitting);
+            if !self.budget.is_due() {
+                break;
             }
         }
-    }
-}
-
-/// Memory that loaded models may take, and who waits for some.
-pub(crate) struct Budget {
-    bytes: u64,
-    state: Mutex<Used>,
-}
-
-#[derive(Default)]
-struct Used {
-    bytes: u64,
-    wanting: VecDeque<Weak<ModelCell>>,
-}
-
-impl Budget {
-    pub(crate) const fn bytes(&self) -> u64 {
-        self.bytes
+        calls.end();
     }
 
-    pub(crate) fn used_bytes(&self) -> u64 {
-        self.lock().bytes
-    }
-
-    fn has_room(&self, bytes: u64) -> bool {
-        self.lock().bytes.saturating_add(bytes) <= self.bytes
-    }
-
-    /// Takes `bytes` if they fit. Nobody overtakes those who want memory already.
-    pub(crate) fn admit(&self, bytes: u64, is_next: bool) -> bool {
-        let mut used = self.lock();
-        let is_admitted = bytes == 0
-            || ((is_next || used.wanting.is_empty()) && used.bytes.saturating_add(bytes) <= self.bytes);
-        if is_admitted {
-            used.bytes += bytes;
+    /// Does `act` while nobody of the line is let in, then lets it in if something was freed.
+    pub(crate) fn before_the_line<T>(&self, act: impl FnOnce() -> T) -> T {
+        let pause = self.budget.pause();
+        let answer = act();
+        drop(pause);
+        if self.budget.is_due() {
+            self.admit_waiting();
         }
-        is_admitted
-    }
-
-    pub(crate) fn release(&self, bytes: u64) {
-        let mut used = self.lock();
-        debug_assert!(used.bytes >= bytes, "what is released was admitted");
-        used.bytes = used.bytes.saturating_sub(bytes);
-    }
-
-    /// What was admitted turns out to take another amount.
-    pub(crate) fn change(&self, before: u64, after: u64) {
-        let mut used = self.lock();
-        used.bytes = used.bytes.saturating_sub(before).saturating_add(after);
-    }
-
-    /// Takes a place in the line of those who want memory, the first one if it was its turn.
-    pub(crate) fn want(&self, cell: Weak<ModelCell>, is_next: bool) {
-        let wanting = &mut self.lock().wanting;
-        if is_next { wanting.push_front(cell) } else { wanting.push_back(cell) }
-    }
-
-    fn next_wanting(&self) -> Option<Arc<ModelCell>> {
-        let wanting = &mut self.lock().wanting;
-        std::iter::from_fn(|| wanting.pop_front()).find_map(|cell| cell.upgrade())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Used> {
-        // No foreign code runs under the lock, so that a poisoned one means a defect here; the others may go on.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        answer
     }
 }
 

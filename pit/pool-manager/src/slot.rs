@@ -9,7 +9,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use pit_core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use pit_core::{
+    clock::Tick,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
 
 use crate::{
     cell::ModelCell,
@@ -24,6 +27,8 @@ pub(crate) struct Slot {
     /// Index and epoch of the instance that the slot was opened for.
     instance: AtomicU64,
     index: AtomicU32,
+    /// When the time of the present lease is over.
+    until: AtomicU64,
     /// The model that the slot belongs to. Not from the facade: it changes only while the slot is nobody's.
     cell: Mutex<Weak<ModelCell>>,
 }
@@ -41,6 +46,7 @@ impl Slot {
                 uses: AtomicU64::new(0),
                 instance: AtomicU64::new(0),
                 index: AtomicU32::new(0),
+                until: AtomicU64::new(Tick::NEVER.as_nanos()),
                 cell: Mutex::default(),
             }))
         });
@@ -155,6 +161,21 @@ impl Slot {
         // from before, and not see that its holder has ended. One of the two notices the other, because both change the
         // same word.
         SlotWord::from_bits(self.word.fetch_or(0, Ordering::AcqRel))
+    }
+
+    /// The lease that begins ends at `until`. Under the model's lock, before whoever holds it knows of it.
+    pub(crate) fn set_until(&self, until: Tick) {
+        // ORDERING(slot-until): Relaxed suffices here and below: whoever has a lease with an end has got it under the
+        // model's lock, or from somebody who has.
+        self.until.store(until.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Whether the time of the present lease is over, by the clock and not by who has looked at it. Where the clock is
+    /// gone with the manager, every time is over.
+    pub(crate) fn is_out_of_time(&self) -> bool {
+        // ORDERING(slot-until): Relaxed suffices, as above.
+        let until = Tick::from_nanos(self.until.load(Ordering::Relaxed));
+        until != Tick::NEVER && self.cell().and_then(|cell| cell.now()).is_none_or(|now| now >= until)
     }
 
     pub(crate) fn set_instance(&self, index: u32, epoch: u32) {

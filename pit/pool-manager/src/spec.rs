@@ -26,12 +26,22 @@ pub enum ErrorClass {
 }
 
 /// What an instance takes of the memory budget.
+///
+/// Whichever is more is reserved while it is loaded, so that there is enough for both; from then on what it takes in use,
+/// until [`PoolManager::set_memory_in_use`](crate::PoolManager::set_memory_in_use) says another amount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Bytes from the beginning of loading to its end.
+    /// Bytes that it takes at most from the beginning of loading to its end.
     pub at_load_bytes: u64,
     /// Bytes from then on.
     pub in_use_bytes: u64,
+}
+
+impl Memory {
+    /// What must be free before an instance is begun to be loaded.
+    pub(crate) fn peak_bytes(self) -> u64 {
+        self.at_load_bytes.max(self.in_use_bytes)
+    }
 }
 
 /// How a model is declared. A number alone is one instance that is always there and gives so many leases at once.
@@ -111,7 +121,7 @@ impl ModelSpec {
         self
     }
 
-    /// A lease ends by itself after so long. This costs every lease of the model a lock and a clock read.
+    /// A lease ends by itself after so long; with no time at all it is over before it can be used. This costs every lease of the model a lock and a clock read.
     #[must_use]
     pub const fn with_lease_time_max(mut self, time: Duration) -> Self {
         self.lease_time_max = Some(time);

@@ -76,7 +76,8 @@ impl Allocating {
         }
         let waiter = Waiter { owner, deadline: self.deadline, waker: context.waker().clone() };
         let rank = |now| self.ageing.rank(self.priority, now);
-        match cell.locked().take_or_wait(model.generation(), rank, waiter) {
+        let (queued, calls) = cell.locked().take_or_wait(model.generation(), rank, waiter);
+        let answer = match queued {
             Queued::Leased((slot, held)) => Poll::Ready(checked(Lease::new(slot, held, model), holder)),
             Queued::Refused(refused) => Poll::Ready(Err(refusal(refused, model))),
             Queued::Waiting(ticket) => {
@@ -91,7 +92,10 @@ impl Allocating {
                 self.stage = Stage::Queued(ticket);
                 Poll::Pending
             }
-        }
+        };
+        // Not before the place in the queue is known to who leaves it.
+        calls.end();
+        answer
     }
 
     fn look(&mut self, ticket: Ticket, context: &mut Context<'_>) -> Poll<Answer> {
@@ -131,7 +135,7 @@ fn checked(lease: Lease, holder: Option<&Holder>) -> Answer {
 
 fn refusal(refused: Refused, model: ModelId) -> AllocateError {
     match refused {
-        Refused::Busy => AllocateError::Busy(model),
+        Refused::Busy | Refused::NoMemory => AllocateError::Busy(model),
         Refused::Loading => AllocateError::Loading(model),
         Refused::CoolingDown { until } => AllocateError::CoolingDown { model, until },
         Refused::ModelRetired => AllocateError::ModelRetired(model),
@@ -155,9 +159,18 @@ fn not_free(cell: &ModelCell, model: ModelId, owner: u32, holder: Option<&Holder
     if !cell.has_spare() {
         return Err(AllocateError::Busy(model));
     }
-    let (slot, held) =
-        cell.locked().ask(model.generation(), owner).map_err(|refused| refusal(refused, model))?;
-    checked(Lease::new(slot, held, model), holder)
+    let ask = || {
+        let (answer, calls) = cell.locked().ask(model.generation(), owner);
+        let answer = answer.map(|(slot, held)| Lease::new(slot, held, model));
+        calls.end();
+        answer
+    };
+    // Nobody is refused for want of memory that something idle has.
+    let answer = match ask() {
+        Err(Refused::NoMemory) => ask(),
+        answer => answer,
+    };
+    checked(answer.map_err(|refused| refusal(refused, model))?, holder)
 }
 
 /// Blocks this thread until there is an answer or `deadline` has passed. While it waits it does what is due at the

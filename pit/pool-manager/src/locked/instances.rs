@@ -2,14 +2,15 @@
 
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
-use pit_core::clock::Tick;
+use pit_core::{clock::Tick, unwind::Calls};
 
 use super::{Locked, State};
 use crate::{
     InstanceId, ModelId,
+    budget::Reserved,
     cell::Standing,
-    instance::{Instances, Stage},
-    loader::Load,
+    instance::{Asking, Instances, Stage},
+    loader::{Load, Unload},
     slot::Slot,
     spec::{ErrorClass, ModelSpec},
     word::{EPOCH_MAX, SlotWord},
@@ -45,7 +46,7 @@ impl<'c> Locked<'c> {
         self.state.instances = Instances::new(spec.instances, spec.concurrency, stage, generation);
         self.state.spec = spec;
         let model = self.model();
-        self.finish();
+        self.finish().end();
         Redeclared::As(model)
     }
 
@@ -58,16 +59,16 @@ impl<'c> Locked<'c> {
             self.end_declaration(epoch);
             self.state.is_declared = false;
         }
-        self.finish();
+        self.finish().end();
         is_current
     }
 
     /// Closes everything with `epoch`, refuses whoever waits, and lets go of what is loaded.
     fn end_declaration(&mut self, epoch: u32) {
+        let model = self.model();
+        let unloads = self.state.let_go_of_all(model);
+        self.after.unloads.extend(unloads);
         let old = std::mem::take(&mut self.state.instances);
-        for (index, instance) in old.iter() {
-            self.let_go(index, instance.epoch, instance.stage);
-        }
         self.after.unwatched.extend(old.into_watches());
         for slot in self.slots() {
             slot.close(epoch);
@@ -82,44 +83,20 @@ impl<'c> Locked<'c> {
         self.after.woken.extend(woken);
     }
 
-    /// Gives back the memory of an instance that is loaded or being loaded, and has it unloaded.
-    fn let_go(&mut self, index: u32, epoch: u32, stage: Stage) {
-        let memory = self.state.spec.memory;
-        let bytes = match stage {
-            Stage::Absent(_) => return,
-            Stage::Loading => memory.at_load_bytes,
-            Stage::Ready | Stage::Resting(_) => memory.in_use_bytes,
-        };
-        let Some(loader) = self.state.spec.loader.clone() else { return };
-        self.free_memory(bytes);
-        // What is still being loaded is unloaded when it says that it is ready.
-        if stage != Stage::Loading {
-            self.after.unloads.push((loader, self.model(), InstanceId::new(index, epoch)));
-        }
-    }
-
-    fn free_memory(&mut self, bytes: u64) {
-        if let Some(core) = self.core().filter(|_| bytes > 0) {
-            core.budget.release(bytes);
-            self.after.is_memory_freed = true;
-        }
-    }
-
     /// Begins to load what those who wait, and `more` others, can use.
     pub(super) fn load_wanted(&mut self, more: usize, now: Tick) {
         let is_admitted = self.load(more, now, false);
         if !is_admitted {
-            self.after.wanted_bytes = Some(self.state.spec.memory.at_load_bytes);
+            self.after.wanted_bytes = Some(self.state.spec.memory.peak_bytes());
         }
     }
 
     /// It is this model's turn to get memory. False when there is not enough yet.
-    pub(crate) fn load_next_in_line(mut self) -> bool {
+    pub(crate) fn load_next_in_line(mut self) -> (bool, Calls) {
         self.state.wants_memory = false;
         let now = self.now();
         let is_admitted = self.load(0, now, true);
-        self.finish();
-        is_admitted
+        (is_admitted, self.finish())
     }
 
     /// False when there is not enough memory for what is wanted; whoever waits then has a place in the line for it.
@@ -130,21 +107,21 @@ impl<'c> Locked<'c> {
         while self.state.is_declared
             && let Some(index) = self.state.instances.to_be_loaded(self.state.queue.len() + more, now)
         {
-            if !core.budget.admit(self.state.spec.memory.at_load_bytes, is_next) {
-                if !self.state.queue.is_empty() && !self.state.wants_memory {
-                    self.state.wants_memory = true;
-                    core.budget.want(self.cell.me.clone(), is_next);
+            let Some(reserved) = Reserved::new(&core, self.state.spec.memory.peak_bytes(), is_next) else {
+                // Who was first in the line still is.
+                if !self.state.queue.is_empty()
+                    && !std::mem::replace(&mut self.state.wants_memory, true)
+                    && !is_next
+                {
+                    core.budget.want(self.cell.me.clone());
                 }
                 if !self.state.queue.is_empty() {
                     // Nobody says when something that is loaded falls idle.
                     self.arm(now.after(MEMORY_RETRY_TIME));
                 }
                 return false;
-            }
-            let Some(epoch) = self.fresh_epoch() else {
-                core.budget.release(self.state.spec.memory.at_load_bytes);
-                return true;
             };
+            let Some(epoch) = self.fresh_epoch() else { return true };
             self.state.instances.set_epoch(index, epoch);
             self.state.instances.set_stage(index, Stage::Loading);
             self.after.loads.push(Load {
@@ -152,30 +129,30 @@ impl<'c> Locked<'c> {
                 loader: Arc::clone(&loader),
                 model: self.model(),
                 instance: InstanceId::new(index, epoch),
+                reserved,
                 is_open: true,
             });
         }
         true
     }
 
-    /// An instance is loaded; false when it is not wanted any more.
-    pub(crate) fn loaded(mut self, instance: InstanceId) -> bool {
+    /// An instance is loaded, with what was reserved for it; that comes back when it is not wanted any more.
+    pub(crate) fn loaded(mut self, instance: InstanceId, reserved: Reserved) -> Result<(), Reserved> {
         let is_wanted = self.is_in(instance, |stage| stage == Stage::Loading);
-        if is_wanted {
+        let mut unwanted = Some(reserved);
+        if is_wanted && let Some(mut reserved) = unwanted.take() {
             self.state.instances.set_stage(instance.index(), Stage::Ready);
-            let memory = self.state.spec.memory;
-            if let Some(core) = self.core() {
-                // What it takes from now on is taken as it is: the budget is for what is to be loaded.
-                core.budget.change(memory.at_load_bytes, memory.in_use_bytes);
-                self.after.is_memory_freed = memory.in_use_bytes < memory.at_load_bytes;
+            self.resize(&mut reserved, self.state.spec.memory.in_use_bytes);
+            if let Some(it) = self.state.instances.get_mut(instance.index(), instance.generation()) {
+                it.reserved = reserved;
             }
             if let Some(idle) = self.state.spec.idle.filter(|_| !self.state.spec.is_pinned) {
                 self.after.watches.push((self.model(), instance, idle));
             }
             self.serve_waiting();
         }
-        self.finish();
-        is_wanted
+        self.finish().end();
+        unwanted.map_or(Ok(()), Err)
     }
 
     /// An instance could not be loaded.
@@ -184,10 +161,9 @@ impl<'c> Locked<'c> {
             let rest = self.state.spec.cool_down(class).max(LOAD_RETRY_TIME_MIN);
             let until = self.now().after(rest);
             self.state.instances.set_stage(instance.index(), Stage::Absent(until));
-            self.free_memory(self.state.spec.memory.at_load_bytes);
             self.rest_begins(until);
         }
-        self.finish();
+        self.finish().end();
     }
 
     /// An instance has failed in this way, and rests.
@@ -212,7 +188,7 @@ impl<'c> Locked<'c> {
             }
             self.rest_begins(until);
         }
-        self.finish();
+        self.finish().end();
     }
 
     /// Whoever cannot wait for the end of the rest is told, if nobody else gives leases; the others wait for another
@@ -235,12 +211,45 @@ impl<'c> Locked<'c> {
         let is_there = self.is_in(instance, |stage| matches!(stage, Stage::Ready | Stage::Resting(_)));
         if is_there {
             let until = self.now().after(self.state.spec.cool_down(class));
-            self.free_memory(self.state.spec.memory.in_use_bytes);
+            let mut reserved = self.take_reserved(instance);
+            self.resize(&mut reserved, 0);
             self.remove(instance, until);
             self.rest_begins(until);
         }
-        self.finish();
+        self.finish().end();
         is_there
+    }
+
+    /// An instance takes another amount from now on; `None` when it is not loaded. False when there is not so much.
+    pub(crate) fn set_memory(mut self, instance: InstanceId, bytes: u64) -> Option<bool> {
+        let is_there = self.is_in(instance, |stage| matches!(stage, Stage::Ready | Stage::Resting(_)));
+        let is_there = is_there && self.state.spec.loader.is_some();
+        let answer = is_there.then(|| {
+            let mut reserved = self.take_reserved(instance);
+            let is_done = self.resize(&mut reserved, bytes);
+            if let Some(it) = self.state.instances.get_mut(instance.index(), instance.generation()) {
+                it.reserved = reserved;
+            }
+            is_done
+        });
+        self.finish().end();
+        answer
+    }
+
+    /// What an instance takes now.
+    pub(crate) fn memory_of(&self, instance: InstanceId) -> u64 {
+        let found = self.state.instances.get(instance.index(), instance.generation());
+        found.map_or(0, |instance| instance.reserved.bytes())
+    }
+
+    fn resize(&mut self, reserved: &mut Reserved, bytes: u64) -> bool {
+        self.after.is_memory_freed |= bytes < reserved.bytes();
+        reserved.resize(bytes)
+    }
+
+    fn take_reserved(&mut self, instance: InstanceId) -> Reserved {
+        let instance = self.state.instances.get_mut(instance.index(), instance.generation());
+        instance.map(|instance| std::mem::take(&mut instance.reserved)).unwrap_or_default()
     }
 
     /// Closes the slots of an instance that is no more, and makes its place ready for the next.
@@ -268,35 +277,36 @@ impl<'c> Locked<'c> {
     /// Unloads an instance if it was not used since this was last asked. True when it is not loaded any more.
     pub(crate) fn unload_idle(mut self, instance: InstanceId) -> bool {
         let is_there = self.is_in(instance, |stage| matches!(stage, Stage::Ready | Stage::Resting(_)));
-        let is_gone = !is_there || (!self.was_used(instance) && self.unload(instance));
-        self.finish();
+        let is_gone = !is_there || (!self.was_used(instance, Asking::Watch) && self.unload(instance));
+        self.finish().end();
         is_gone
     }
 
-    /// Others want memory: unloads what is not used, if it was not used since this was last asked either.
-    pub(crate) fn unload_for_memory(mut self) {
+    /// Others want memory: unloads what is not used, if it was not used since this was last asked either, until there
+    /// is or will be enough.
+    pub(crate) fn unload_for_memory(mut self, bytes: u64, spared: Option<InstanceId>) {
         let idle: Vec<_> = self
             .state
             .instances
             .iter()
             .filter(|(_, instance)| matches!(instance.stage, Stage::Ready | Stage::Resting(_)))
             .map(|(index, instance)| InstanceId::new(index, instance.epoch))
+            .filter(|instance| Some(*instance) != spared)
             .collect();
         for instance in idle {
-            if self.state.queue.is_empty() && !self.was_used(instance) {
+            let is_enough = self.core().is_none_or(|core| core.budget.will_have_room(bytes));
+            if !is_enough && self.state.queue.is_empty() && !self.was_used(instance, Asking::Memory) {
                 self.unload(instance);
             }
         }
-        // Whoever asked lets the others in when there is room.
-        self.after.is_memory_freed = false;
-        self.finish();
+        self.finish().end();
     }
 
-    /// Whether an instance was used since this was last asked.
-    fn was_used(&mut self, instance: InstanceId) -> bool {
+    /// Whether an instance was used since this was last asked for the same reason.
+    fn was_used(&mut self, instance: InstanceId, asking: Asking) -> bool {
         let uses: u64 = self.slots_of(instance).map(|slot| slot.uses()).fold(0, u64::wrapping_add);
         let instance = self.state.instances.get_mut(instance.index(), instance.generation());
-        instance.is_some_and(|instance| std::mem::replace(&mut instance.uses_seen, uses) != uses)
+        instance.is_some_and(|it| std::mem::replace(&mut it.uses_seen[asking as usize], uses) != uses)
     }
 
     /// Unloads an instance of which there is no lease; false when it stays.
@@ -320,7 +330,9 @@ impl<'c> Locked<'c> {
                 return false;
             }
         }
-        self.let_go(instance.index(), instance.generation(), Stage::Ready);
+        let Some(loader) = self.state.spec.loader.clone() else { return false };
+        let unload = Unload::new(self.model(), instance, self.take_reserved(instance));
+        self.after.unloads.push((loader, unload));
         self.remove(instance, Tick::ZERO);
         true
     }

@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use pit_core::{clock::Tick, priority::Rank};
+use pit_core::{clock::Tick, priority::Rank, unwind::Calls};
 
 use super::{Got, Locked};
 use crate::{
@@ -17,8 +17,12 @@ pub const WAITERS_PER_MODEL_MAX: usize = 100_000;
 /// Why there is no lease now.
 pub(crate) enum Refused {
     Busy,
+    /// What is idle was being unloaded for it: it may be worth another try.
+    NoMemory,
     Loading,
-    CoolingDown { until: Tick },
+    CoolingDown {
+        until: Tick,
+    },
     ModelRetired,
     QueueFull,
 }
@@ -31,11 +35,14 @@ pub(crate) enum Queued {
 }
 
 impl Locked<'_> {
-    /// Takes what can be had at once, and has something loaded if nothing can.
-    pub(crate) fn ask(mut self, generation: u32, owner: u32) -> Result<Got, Refused> {
+    /// Takes what can be had at once, and has something loaded if nothing can. The calls are ended by whoever gets the
+    /// answer, when it is in safety.
+    pub(crate) fn ask(mut self, generation: u32, owner: u32) -> (Result<Got, Refused>, Calls) {
         let answer = self.try_ask(generation, owner);
-        self.finish();
-        answer
+        if answer.is_err() {
+            self.count(Count::Refused);
+        }
+        (answer, self.finish())
     }
 
     fn try_ask(&mut self, generation: u32, owner: u32) -> Result<Got, Refused> {
@@ -50,25 +57,26 @@ impl Locked<'_> {
             return Ok(got);
         }
         self.load_wanted(1, now);
-        self.count(Count::Refused);
         if self.state.instances.loading > 0 {
             return Err(Refused::Loading);
+        }
+        if self.after.wanted_bytes.is_some() {
+            return Err(Refused::NoMemory);
         }
         let until = self.state.instances.all_rest_until(now);
         Err(until.map_or(Refused::Busy, |until| Refused::CoolingDown { until }))
     }
 
     /// Takes a lease, or a place in the queue: the lock is held from the look to the place, so that no lease is given
-    /// back unseen in between.
+    /// back unseen in between. The calls are ended by whoever gets the answer, when it is in safety.
     pub(crate) fn take_or_wait(
         mut self,
         generation: u32,
         rank: impl FnOnce(Tick) -> Rank,
         waiter: Waiter,
-    ) -> Queued {
+    ) -> (Queued, Calls) {
         let queued = self.try_take_or_wait(generation, rank, waiter);
-        self.finish();
-        queued
+        (queued, self.finish())
     }
 
     fn try_take_or_wait(
@@ -126,7 +134,7 @@ impl Locked<'_> {
     pub(crate) fn leave(mut self, ticket: Ticket) {
         let (settled, waker) = self.state.queue.remove(ticket);
         self.took_out(settled);
-        self.finish();
+        self.finish().end();
         drop(waker);
     }
 
@@ -139,7 +147,7 @@ impl Locked<'_> {
         }
         self.took_out(settled);
         self.after.woken.extend(waker);
-        self.finish();
+        self.finish().end();
     }
 
     fn took_out(&mut self, settled: Option<Settled>) {

@@ -6,7 +6,7 @@ use pit_core::{
     clock::{Clock, Tick},
     priority::Ageing,
 };
-use pool_manager::{AllocateError, ErrorClass, ModelSpec, PoolManager};
+use pool_manager::{AllocateError, ErrorClass, Holder, ModelSpec, PoolManager, Request};
 
 use crate::support::{Woken, counts, leased, poll, poll_with, pools, refused};
 
@@ -141,6 +141,34 @@ fn lease_ends_when_its_maximum_time_is_over() {
     clock.advance(time);
     pools.turn(clock.now());
     assert_eq!((next.is_current(), counts(&pools, model)), (false, (0, 0)), "handed over at the same time");
+}
+
+#[test]
+fn lease_whose_time_is_over_is_worth_nothing_before_anybody_has_looked_at_the_clock() {
+    let (pools, clock) = pools(Ageing::default());
+    let time = Duration::from_secs(10);
+    let spec = |time| ModelSpec::new(1).with_lease_time_max(time);
+    let model = pools.declare("m", spec(time)).unwrap();
+    let lease = pools.allocate(model).unwrap();
+    clock.advance(time);
+    assert!(!lease.is_current(), "no turn was done");
+    lease.fail(ErrorClass::Overloaded);
+    assert_eq!(counts(&pools, model), (0, 0));
+
+    let none = pools.declare("none", spec(Duration::ZERO)).unwrap();
+    let lease = pools.allocate(none).unwrap();
+    assert!(!lease.is_current(), "it was given no time");
+    assert!(pools.allocate(none).is_ok_and(|next| !next.is_current()), "and keeps nobody from the model");
+    drop(lease);
+    let untimed = pools.redeclare(none, 1).unwrap();
+    assert!(pools.allocate(untimed).is_ok_and(|lease| lease.is_current()), "in the same slot");
+
+    // The holder keeps the model, but no clock goes any more.
+    let holder = Holder::new("h");
+    let lease = pools.allocate(Request::new(model).held_by(&holder)).unwrap();
+    assert!(lease.is_current());
+    drop(pools);
+    assert!(!lease.is_current(), "nobody knows how late it is");
 }
 
 #[test]

@@ -10,30 +10,46 @@ use std::{
 use pit_core::clock::{Clock, ManualClock, Tick};
 use pool_manager::{
     AllocateError, DeclareError, ErrorClass, IdleWatch, InstanceId, LOAD_RETRY_TIME_MIN, Load, Loader,
-    Memory, ModelId, ModelSpec, PoolManager, PoolOptions,
+    Memory, ModelId, ModelSpec, PoolManager, PoolOptions, Unload,
 };
 
 use crate::support::{counts, leased, poll, refused};
 
 /// Keeps what it was told to load, so that the test says what becomes of it.
 #[derive(Default)]
-struct Shelf {
+pub(crate) struct Shelf {
     loads: Mutex<Vec<Load>>,
     unloaded: Mutex<Vec<(ModelId, InstanceId)>>,
+    /// `None`: what is unloaded is gone at once.
+    unloads: Mutex<Option<Vec<Unload>>>,
     watched: Mutex<Vec<(ModelId, InstanceId, Duration)>>,
 }
 
 impl Shelf {
-    fn next(&self) -> Option<Load> {
+    pub(crate) fn next(&self) -> Option<Load> {
         let mut loads = self.loads.lock().unwrap();
         if loads.is_empty() { None } else { Some(loads.remove(0)) }
     }
 
-    fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.loads.lock().unwrap().len()
     }
 
-    fn ready(&self) -> InstanceId {
+    pub(crate) fn unloaded(&self) -> Vec<(ModelId, InstanceId)> {
+        self.unloaded.lock().unwrap().clone()
+    }
+
+    /// From now on unloading takes until [`drop_unloads`](Self::drop_unloads).
+    pub(crate) fn keep_unloads(&self) {
+        *self.unloads.lock().unwrap() = Some(Vec::new());
+    }
+
+    pub(crate) fn drop_unloads(&self) {
+        let gone = self.unloads.lock().unwrap().take();
+        drop(gone);
+    }
+
+    pub(crate) fn ready(&self) -> InstanceId {
         let load = self.next().unwrap();
         let instance = load.instance();
         load.ready();
@@ -46,8 +62,17 @@ impl Loader for Shelf {
         self.loads.lock().unwrap().push(load);
     }
 
-    fn unload(&self, model: ModelId, instance: InstanceId) {
-        self.unloaded.lock().unwrap().push((model, instance));
+    fn unload(&self, unload: Unload) {
+        self.unloaded.lock().unwrap().push((unload.model(), unload.instance()));
+        let gone = match &mut *self.unloads.lock().unwrap() {
+            Some(kept) => {
+                kept.push(unload);
+                None
+            }
+            None => Some(unload),
+        };
+        // Not under the lock: it lets others in.
+        drop(gone);
     }
 }
 
@@ -62,7 +87,7 @@ fn memory(bytes: u64) -> Memory {
     Memory { at_load_bytes: bytes, in_use_bytes: bytes }
 }
 
-fn pools_of(memory_budget_bytes: u64) -> (PoolManager, Arc<Shelf>, Arc<ManualClock>) {
+pub(crate) fn pools_of(memory_budget_bytes: u64) -> (PoolManager, Arc<Shelf>, Arc<ManualClock>) {
     let shelf = Arc::new(Shelf::default());
     let clock = Arc::new(ManualClock::new());
     let options = PoolOptions {

@@ -4,10 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking, as the test does")]
 
 mod allocation;
+mod budget;
 mod declaration;
 mod holders;
 mod instances;
 mod loading;
+mod memory;
+mod panics;
 mod simulation;
 mod support;
 mod threads;
