@@ -14,7 +14,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::digest::{Digest, DigestHash};
-use crate::error::{Fault, PutError};
+use crate::error::{DiskError, PutError};
 use crate::look::{LOOKS_MAX, Sight, Sound, Trust};
 use crate::pack::{self, Item, PACK_BYTES_MAX, PACK_ITEMS_MAX, PACKED_BYTES_MAX};
 use crate::packs::PACKED_MAX;
@@ -134,7 +134,7 @@ impl Store {
     }
 
     /// Writes a pack, syncs it and links it. Its folder is still to be synced.
-    pub(crate) fn write_pack(&self, items: &[(Digest, &[u8])]) -> Result<Linked, Fault> {
+    pub(crate) fn write_pack(&self, items: &[(Digest, &[u8])]) -> Result<Linked, DiskError> {
         let sizes: Vec<_> = items.iter().map(|(digest, bytes)| (*digest, small(bytes))).collect();
         let head = pack::write(&sizes);
         let needed = head.len() as u64 + sizes.iter().map(|(_, bytes)| u64::from(*bytes)).sum::<u64>();
@@ -161,11 +161,11 @@ impl Store {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => {
                     let path = self.root.packs.path().join(name);
-                    return Err(Fault::of_growth("link", &path, &self.root.folder, needed, error));
+                    return Err(DiskError::of_growth("link", &path, &self.root.folder, needed, error));
                 }
             }
         }
-        Err(Fault::io("link", self.root.packs.path(), io::ErrorKind::AlreadyExists.into()))
+        Err(DiskError::io("link", self.root.packs.path(), io::ErrorKind::AlreadyExists.into()))
     }
 }
 

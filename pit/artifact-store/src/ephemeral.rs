@@ -22,7 +22,7 @@ use rustix::io::Errno;
 
 use crate::artifact::{Artifact, Content, Held};
 use crate::digest::{Digest, DigestHash};
-use crate::error::{Fault, PutError, RoomLimit, Shortage};
+use crate::error::{DiskError, PutError, RoomLimit, Shortage};
 use crate::look::PIECE_BYTES;
 use crate::mapping::Mapping;
 use crate::remembered::size_of_stat;
@@ -90,7 +90,7 @@ impl Ephemeral {
         (held.artifacts.len(), held.bytes, self.bytes_max)
     }
 
-    fn charge(self: &Arc<Self>, folder: &Path, bytes: u64) -> Result<Charge, PutError> {
+    fn charge(self: &Arc<Self>, folder: &Path, bytes: u64) -> Result<Charge, DiskError> {
         let mut held = self.held.lock();
         let free_bytes = self.bytes_max - held.bytes;
         if bytes > free_bytes {
@@ -101,7 +101,7 @@ impl Ephemeral {
                 free_bytes,
                 free_files: 0,
             };
-            return Err(PutError::Full { shortage, source: Errno::NOMEM.into() });
+            return Err(DiskError::Full { shortage, source: Errno::NOMEM.into() });
         }
         held.bytes += bytes;
         Ok(Charge { ephemeral: Arc::clone(self), digest: None, bytes })
@@ -183,8 +183,8 @@ impl Store {
     /// a clone of what this returns lives. To keep it, put its bytes.
     ///
     /// # Errors
-    /// [`PutError::Full`] with [`RoomLimit::Memory`] if all ephemeral artifacts together would pass
-    /// [`ephemeral_bytes_max`](crate::StoreOptions::ephemeral_bytes_max): drop some; [`PutError::Io`] of the system.
+    /// [`DiskError::Full`] with [`RoomLimit::Memory`] if all ephemeral artifacts together would pass
+    /// [`ephemeral_bytes_max`](crate::StoreOptions::ephemeral_bytes_max): drop some; [`DiskError::Io`] of the system.
     pub fn put_ephemeral(&self, bytes: &[u8]) -> Result<Artifact, PutError> {
         let digest = Digest::of(bytes);
         if let Some(present) = self.ephemeral.find(&digest) {
@@ -193,9 +193,9 @@ impl Store {
         let length = bytes.len() as u64;
         let charge = self.ephemeral.charge(self.folder(), length)?;
         let memory =
-            sealed_copy(bytes).map_err(|error| Fault::io("fill memory for", self.folder(), error))?;
+            sealed_copy(bytes).map_err(|error| DiskError::io("fill memory for", self.folder(), error))?;
         let mapping = Mapping::of_sealed(&memory, length)
-            .map_err(|error| Fault::io("map memory for", self.folder(), error))?;
+            .map_err(|error| DiskError::io("map memory for", self.folder(), error))?;
         Ok(self.ephemeral.register(digest, mapping, memory, charge))
     }
 
@@ -215,7 +215,7 @@ impl Store {
 
     /// At most as many bytes as were there when they were counted, however the writer goes on.
     fn copy_memory(&self, source: &Memory) -> Result<Memory, PutError> {
-        let fault = |error| PutError::from(Fault::io("fill memory for", self.folder(), error));
+        let fault = |error| PutError::from(DiskError::io("fill memory for", self.folder(), error));
         let file = memory().map_err(fault)?;
         let mut piece = vec![0_u8; PIECE_BYTES];
         let mut bytes = 0;

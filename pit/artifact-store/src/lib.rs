@@ -45,9 +45,9 @@
 //! [`collect`](Store::collect), which removes the rest.
 //!
 //! # When the disk fails
-//! Without room a put is refused with [`PutError::Full`], nothing of it is visible, and the same store goes on when
+//! Without room a put is refused with [`DiskError::Full`], nothing of it is visible, and the same store goes on when
 //! there is room. After a failed sync the system forgets what was lost, so a store takes nothing more
-//! ([`PutError::Poisoned`]); it still delivers. Opening it again verifies everything first.
+//! ([`DiskError::Poisoned`]); it still delivers. Opening it again verifies everything first.
 //!
 //! # What it does not promise
 //! What a disk does with synced bytes when the power goes is the disk's affair. What a disk does to bytes behind an
@@ -96,7 +96,7 @@ pub use collect::Collected;
 pub use digest::{DIGEST_BYTES, Digest, ParseDigestError};
 pub use disk::{Disk, Folder, RealDisk};
 pub use ephemeral::EPHEMERAL_BYTES_MAX;
-pub use error::{CollectError, GetError, NameError, OpenError, PutError, RoomLimit, Shortage};
+pub use error::{CollectError, DiskError, GetError, NameError, OpenError, PutError, RoomLimit, Shortage};
 pub use list::{List, Listed};
 pub use names::{Expected, NAME_BYTES_MAX, NameRule, Named};
 pub use pack::PACKED_BYTES_MAX;

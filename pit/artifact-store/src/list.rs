@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::digest::Digest;
 use crate::disk::Folder;
-use crate::error::{GetError, ReadFault};
+use crate::error::{DiskError, GetError};
 use crate::look::Spot;
 use crate::packs::Place;
 use crate::remembered::size_of_stat;
@@ -81,7 +81,7 @@ impl Iterator for List {
 }
 
 impl Iterator for Files {
-    type Item = Result<Listed, ReadFault>;
+    type Item = Result<Listed, DiskError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -94,7 +94,7 @@ impl Iterator for Files {
             let entry = match shard.entries.next() {
                 Some(Ok(entry)) => entry,
                 Some(Err(error)) => {
-                    let fault = ReadFault::new("list", shard.folder.path(), error);
+                    let fault = DiskError::io("list", shard.folder.path(), error);
                     self.open = None;
                     return Some(Err(fault));
                 }
@@ -112,7 +112,7 @@ impl Iterator for Files {
 }
 
 impl Files {
-    fn open_next(&mut self) -> Option<Result<(), ReadFault>> {
+    fn open_next(&mut self) -> Option<Result<(), DiskError>> {
         loop {
             let shard = u8::try_from(self.next_shard).ok()?;
             self.next_shard += 1;
@@ -125,7 +125,7 @@ impl Files {
             match opened {
                 Ok(shard) => self.open = Some(shard),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Some(Err(ReadFault::new("open", &path, error))),
+                Err(error) => return Some(Err(DiskError::io("open", &path, error))),
             }
             return Some(Ok(()));
         }

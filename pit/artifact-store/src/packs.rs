@@ -19,7 +19,7 @@ use parking_lot::RwLock;
 use rustix::fs::Advice;
 
 use crate::digest::{Digest, DigestHash};
-use crate::error::ReadFault;
+use crate::error::DiskError;
 use crate::look::{LOOKS_MAX, Sight, Sound, Trust};
 use crate::pack::{self, HEAD_BYTES, Item};
 use crate::remembered::{Identity, size_of_stat};
@@ -160,7 +160,7 @@ pub(crate) fn read_exact_at(
 
 impl Store {
     /// Looks for a packed artifact. Its bytes are read and verified each time: they are few.
-    pub(crate) fn look_packed(&self, digest: &Digest, trust: Trust) -> Result<Sight, ReadFault> {
+    pub(crate) fn look_packed(&self, digest: &Digest, trust: Trust) -> Result<Sight, DiskError> {
         let mut damaged = None;
         for _ in 0..LOOKS_MAX {
             let place = match self.packs.place(digest) {
@@ -180,7 +180,7 @@ impl Store {
                     self.packs.forget(&place.pack);
                     continue;
                 }
-                Err(error) => return Err(ReadFault::new("open", &path, error)),
+                Err(error) => return Err(DiskError::io("open", &path, error)),
             };
             if trust == Trust::Nothing {
                 // From the device, as far as the page cache lets it go.
@@ -188,7 +188,7 @@ impl Store {
             }
             let mut bytes = vec![0_u8; place.bytes as usize];
             let is_there = read_exact_at(&self.root, &file, &mut bytes, place.offset)
-                .map_err(|error| ReadFault::new("read", &path, error))?;
+                .map_err(|error| DiskError::io("read", &path, error))?;
             if is_there && Digest::of(&bytes) == *digest {
                 return Ok(Sight::Sound(Sound::Packed { file, place, bytes }));
             }
@@ -208,10 +208,9 @@ impl Store {
     }
 
     /// Reads the heads of packs that are not known yet.
-    pub(crate) fn load_packs(&self) -> Result<(), ReadFault> {
+    pub(crate) fn load_packs(&self) -> Result<(), DiskError> {
         let folder = &self.root.packs;
-        let fault =
-            |operation, name: &str, error| ReadFault::new(operation, &folder.path().join(name), error);
+        let fault = |operation, name: &str, error| DiskError::io(operation, &folder.path().join(name), error);
         for name in folder.entries().map_err(|error| fault("list", "", error))? {
             let name = name.map_err(|error| fault("list", "", error))?;
             // A name that is no text is none of ours.

@@ -24,7 +24,7 @@ use rustix::io::Errno;
 use crate::digest::Digest;
 use crate::disk::Folder;
 use crate::ephemeral::Memory;
-use crate::error::{Fault, PutError};
+use crate::error::{DiskError, PutError};
 use crate::look::{PIECE_BYTES, Sight, Trust};
 use crate::pin::Locked;
 use crate::put::{ArtifactWriter, Stored};
@@ -52,7 +52,8 @@ impl Store {
                 (digest, found)
             };
             let hashing = thread::Builder::new().name("artifact-hash".to_owned()).spawn_scoped(scope, hash);
-            let hashing = hashing.map_err(|error| Fault::io("start a thread for", self.folder(), error))?;
+            let hashing =
+                hashing.map_err(|error| DiskError::io("start a thread for", self.folder(), error))?;
             let written = self.write_large(bytes, &is_present);
             let (digest, found) = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             if let (Sight::Sound(sound), Some(pin)) = found? {
@@ -155,7 +156,7 @@ impl Store {
     /// Hashes a file where it is and links it; nothing if it has to be copied.
     fn link_source(&self, path: &Path, file: File, stat: &Stat) -> Result<Option<Stored>, PutError> {
         let store = rustix::fs::fstat(self.root.objects.file())
-            .map_err(|error| Fault::io("stat", self.folder(), error.into()))?;
+            .map_err(|error| DiskError::io("stat", self.folder(), error.into()))?;
         let is_ours = stat.st_uid == rustix::process::geteuid().as_raw();
         if !is_ours || stat.st_dev != store.st_dev || stat.st_nlink != 1 {
             return Ok(None);
@@ -175,7 +176,7 @@ impl Store {
 
     fn link_guarded(&self, path: &Path, file: File) -> Result<Option<Stored>, PutError> {
         let stat = || {
-            let stat = rustix::fs::fstat(&file).map_err(|error| Fault::io("stat", path, error.into()))?;
+            let stat = rustix::fs::fstat(&file).map_err(|error| DiskError::io("stat", path, error.into()))?;
             Ok::<_, PutError>(Identity::of(&stat))
         };
         let before = stat()?;
@@ -188,7 +189,7 @@ impl Store {
         let Ok(locked) = Locked::shared(file) else { return Ok(None) };
         match self.publish(&Arc::new(locked), bytes, digest) {
             // Some file systems, and some rules of the kernel, do not let this file be linked: it is copied.
-            Err(PutError::Io { operation: "link", .. }) => Ok(None),
+            Err(PutError::Disk(DiskError::Io { operation: "link", .. })) => Ok(None),
             published => published.map(Some),
         }
     }

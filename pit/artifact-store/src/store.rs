@@ -9,7 +9,7 @@ use crate::artifact::{Artifact, Content};
 use crate::digest::Digest;
 use crate::disk::{Disk, RealDisk};
 use crate::ephemeral::{EPHEMERAL_BYTES_MAX, Ephemeral};
-use crate::error::{GetError, OpenError, ReadFault};
+use crate::error::{DiskError, GetError, OpenError};
 use crate::layout::{self, Opened};
 use crate::look::{Sight, Sound, Spot, Trust};
 use crate::mapping::Mapping;
@@ -97,7 +97,7 @@ impl Store {
     ///
     /// # Errors
     /// [`OpenError::NotAStore`] if the folder holds something else, [`OpenError::NewerFormat`] if a newer release
-    /// wrote it, [`OpenError::Full`] if there is no room to create it, others of the system.
+    /// wrote it, [`DiskError::Full`] if there is no room to create it, others of the system.
     pub fn open(folder: &Path, options: StoreOptions) -> Result<Self, OpenError> {
         let Opened { root, swept, upgraded_from } = layout::open(folder, options.disk)?;
         let mut store = Self {
@@ -119,9 +119,7 @@ impl Store {
                     // Removed while we looked: nothing to verify.
                     Err(GetError::Absent { .. }) => {}
                     // What cannot be read cannot be vouched for, and the next opener has to try again.
-                    Err(GetError::Io { operation, path, source }) => {
-                        return Err(OpenError::Io { operation, path, source });
-                    }
+                    Err(GetError::Disk(error)) => return Err(error.into()),
                 }
             }
             report.verified = Some(verified);
@@ -169,7 +167,7 @@ impl Store {
             Sound::Packed { bytes, .. } => Content::Packed(bytes.into_boxed_slice()),
             Sound::File { file, identity, path } => {
                 let mapping = Mapping::of_stored(&file, identity.bytes())
-                    .map_err(|error| ReadFault::new("map", &path, error))?;
+                    .map_err(|error| DiskError::io("map", &path, error))?;
                 Content::File { mapping, file, path }
             }
         };

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use artifact_store::{Digest, Expected, GetError, PACKED_BYTES_MAX, PutError, RoomLimit};
+use artifact_store::{Digest, DiskError, Expected, GetError, PACKED_BYTES_MAX, PutError, RoomLimit};
 use rustix::io::Errno;
 
 use crate::support::{Failing, FaultyDisk, check_whole, files_below, open, open_on, quick_folder, sample};
@@ -175,12 +175,11 @@ fn any_operation_of_a_batch_may_fail_and_the_store_stays_whole() {
                 && !hit.starts_with("open")
                 && hit != "sync_folder"
             {
-                let is_room =
-                    matches!(error, PutError::Full { shortage, .. } if shortage.limit == RoomLimit::Disk);
+                let is_room = matches!(error, PutError::Disk(DiskError::Full { shortage, .. }) if shortage.limit == RoomLimit::Disk);
                 assert!(is_room, "{hit}: {error:?}");
             }
             if matches!(failing, Failing::Once(_)) && hit == "sync_folder" {
-                assert!(matches!(result, Err(PutError::Poisoned { .. })), "{result:?}");
+                assert!(matches!(result, Err(PutError::Disk(DiskError::Poisoned { .. }))), "{result:?}");
             }
             // The same store goes on once there is room, unless it has said that it does not.
             disk.fail_at(0, Failing::Never);

@@ -3,7 +3,7 @@
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
-use artifact_store::{Expected, NameError, PutError, RoomLimit, Store};
+use artifact_store::{DiskError, Expected, NameError, PutError, RoomLimit, Store};
 
 use crate::support::{ALL_CHECKED, FOLDER, FaultyDisk, ROLE, check_whole, open, open_on, sample};
 
@@ -78,10 +78,10 @@ fn fill_the_disk(folder: &Path) {
     let large = sample(2, 3_000_000);
     for result in [store.put_bytes(&large), store.put_reader(large.as_slice())] {
         let error = result.unwrap_err();
-        let PutError::Full { shortage, .. } = &error else { panic!("{error:?}") };
+        let PutError::Disk(DiskError::Full { shortage, .. }) = &error else { panic!("{error:?}") };
         assert_eq!(shortage.limit, RoomLimit::Disk);
         assert!(shortage.needed_bytes > 500_000, "{shortage:?}");
-        assert!(error.to_string().contains("free some space there"), "{error}");
+        assert!(error.to_string().contains("the disk is full"), "{error}");
     }
     assert_eq!(check_whole(&folder), 1);
 
@@ -90,7 +90,7 @@ fn fill_the_disk(folder: &Path) {
     for seed in 100.. {
         match store.put_bytes(&sample(seed, 4096)) {
             Ok(stored) => acknowledged.push(stored.digest),
-            Err(PutError::Full { shortage, .. }) => {
+            Err(PutError::Disk(DiskError::Full { shortage, .. })) => {
                 assert!(shortage.free_bytes < 8192, "{shortage:?}");
                 break;
             }
@@ -102,7 +102,7 @@ fn fill_the_disk(folder: &Path) {
 
     // Full: names are refused and keep what they were, what is there is delivered, and put again without writing.
     let error = store.set_name("name", &acknowledged[1], Expected::Version(1)).unwrap_err();
-    assert!(matches!(error, NameError::Full { .. }), "{error:?}");
+    assert!(matches!(error, NameError::Disk(DiskError::Full { .. })), "{error:?}");
     assert_eq!(store.resolve("name").unwrap().unwrap().digest, digest);
     assert!(store.put_bytes(&first).unwrap().was_present);
     let reopened = open(&folder);
@@ -126,7 +126,7 @@ fn use_up_the_inodes(folder: &Path) {
         acknowledged += usize::from(result.is_ok());
         result.err()
     });
-    let Some(PutError::Full { shortage, .. }) = &error else { panic!("{error:?}") };
+    let Some(PutError::Disk(DiskError::Full { shortage, .. })) = &error else { panic!("{error:?}") };
     assert_eq!((shortage.limit, shortage.free_files), (RoomLimit::Disk, 0));
     assert!(shortage.free_bytes > 100_000, "{shortage:?}");
     assert!(acknowledged > 5);
@@ -141,7 +141,7 @@ fn meet_the_file_size_limit(folder: &Path) {
     for result in [store.put_bytes(&large), store.put_reader(large.as_slice())] {
         let error = result.unwrap_err();
         assert!(
-            matches!(&error, PutError::Full { shortage, .. } if shortage.limit == RoomLimit::FileSize),
+            matches!(&error, PutError::Disk(DiskError::Full { shortage, .. }) if shortage.limit == RoomLimit::FileSize),
             "{error:?}"
         );
         assert!(error.to_string().contains("ulimit -f"), "{error}");

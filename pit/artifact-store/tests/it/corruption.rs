@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use artifact_store::{Digest, GetError, PutError};
+use artifact_store::{Digest, DiskError, GetError, PutError};
 
 use crate::support::{check_whole, open, sample};
 
@@ -58,7 +58,10 @@ fn a_file_of_the_wrong_length_or_kind_is_damage() {
         "a pipe neither blocks nor is delivered"
     );
     std::os::unix::fs::symlink("/etc/hostname", &path).unwrap();
-    assert!(matches!(store.get(&digest), Err(GetError::Io { .. })), "a link is not followed");
+    assert!(
+        matches!(store.get(&digest), Err(GetError::Disk(DiskError::Io { .. }))),
+        "a link is not followed"
+    );
 }
 
 #[test]

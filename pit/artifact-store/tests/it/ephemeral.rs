@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use artifact_store::{Digest, GetError, PutError, RoomLimit, Store, StoreOptions};
+use artifact_store::{Digest, DiskError, GetError, PutError, RoomLimit, Store, StoreOptions};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::support::{FaultyDisk, files_below, open, open_on, quick_folder, sample};
@@ -61,7 +61,7 @@ fn the_budget_is_a_limit_and_what_is_let_go_is_free_again() {
         store.put_ephemeral(&sample(2, 401)).unwrap_err(),
         store.adopt_memfd(memfd(&sample(2, 401))).unwrap_err(),
     ] {
-        let PutError::Full { shortage, .. } = &error else { panic!("{error:?}") };
+        let PutError::Disk(DiskError::Full { shortage, .. }) = &error else { panic!("{error:?}") };
         assert_eq!(
             (shortage.limit, shortage.needed_bytes, shortage.free_bytes),
             (RoomLimit::Memory, 401, 400)

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Barrier};
 
-use artifact_store::{Expected, OpenError, Store, StoreOptions};
+use artifact_store::{DiskError, Expected, OpenError, Store, StoreOptions};
 
 use crate::crash_states::to_format_1;
 use crate::support::{Failing, FaultyDisk, check_whole, open, open_on, sample};
@@ -17,7 +17,7 @@ fn a_folder_that_holds_something_else_is_refused_and_untouched() {
     std::fs::write(folder.path().join("diary.txt"), "mine").unwrap();
     let error = error_of(folder.path());
     assert!(matches!(&error, OpenError::NotAStore { found, .. } if found == "diary.txt"), "{error:?}");
-    assert!(error.to_string().contains("name an empty or a new folder"), "{error}");
+    assert!(error.to_string().contains("is not an artifact store"), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 
     let folder = tempfile::tempdir().unwrap();
@@ -26,7 +26,7 @@ fn a_folder_that_holds_something_else_is_refused_and_untouched() {
     assert!(matches!(&error, OpenError::NotAStore { found, .. } if found == "format"), "{error:?}");
 
     let file = tempfile::NamedTempFile::new().unwrap();
-    assert!(matches!(error_of(file.path()), OpenError::Io { .. }));
+    assert!(matches!(error_of(file.path()), OpenError::Disk(DiskError::Io { .. })));
 }
 
 #[test]
