@@ -168,7 +168,7 @@ impl Store {
     /// Writes what is left of a pack into a new one, which is durable when this returns. What is damaged is left behind.
     fn rewrite(&self, old: &Locked, live: &[Item]) -> Result<(), CollectError> {
         let path = self.root.packs.path();
-        let mut bytes = Vec::with_capacity(live.len());
+        let (mut bytes, mut has_damaged) = (Vec::with_capacity(live.len()), false);
         for item in live {
             let mut of_item = vec![0_u8; item.bytes as usize];
             let is_there = read_exact_at(&self.root, old.file(), &mut of_item, item.offset)
@@ -176,11 +176,18 @@ impl Store {
             if is_there && Digest::of(&of_item) == item.digest {
                 bytes.push((item.digest, of_item));
             } else {
-                // Kept for people to look at, as when it is read.
-                let _kept_at = self.keep_damaged(&item.digest, &of_item);
+                // Kept for people to look at, as when it is read; and its loss is told from now on.
+                self.keep_damaged(&item.digest, &of_item)?;
+                has_damaged = true;
             }
         }
+        if has_damaged {
+            self.root.sync_folder(&self.root.quarantine)?;
+        }
         let items: Vec<_> = bytes.iter().map(|(digest, bytes)| (*digest, bytes.as_slice())).collect();
+        if items.is_empty() {
+            return Ok(());
+        }
         let Linked { name, items, .. } = self.write_pack(&items)?;
         self.root.sync_folder(&self.root.packs)?;
         self.root.check_sound()?;

@@ -208,9 +208,35 @@ pub enum GetError {
         /// In `quarantine/`, or in the old place if they could not be moved.
         kept_at: PathBuf,
     },
+    /// A damaged pack held artifacts of which not even the digests are left. Whatever was whole in it was salvaged. A name
+    /// that pointed to a lost one points to nothing now. Remove that file to accept the loss.
+    #[error("a damaged pack has lost artifacts that nobody can name, and is kept at {kept_at}")]
+    LostInPack {
+        /// In `quarantine/`, or in the old place if it could not be moved.
+        kept_at: PathBuf,
+    },
     /// It could not be read.
     #[error(transparent)]
     Disk(#[from] DiskError),
+}
+
+/// Something that is wrong with the store, as [`verify_all`](crate::Store::verify_all) has found it.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// An artifact is damaged, lost, or cannot be read.
+    #[error(transparent)]
+    Artifact(#[from] GetError),
+    /// A name cannot be read, so that nobody knows what it points to.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A name points to nothing. Produce the artifact again and put it, or remove the name.
+    #[error("name {name:?} points to {digest}, which is not in the store")]
+    Dangling {
+        /// The name.
+        name: String,
+        /// The artifact that is not there.
+        digest: Digest,
+    },
 }
 
 /// A name could not be read or set. It points to what it pointed to, unless a sync failed: then it may point to either.

@@ -1,8 +1,9 @@
 //! The folders and the format of a store: made once, recognised ever after.
 //!
 //! ```text
-//!   nothing --folders made and synced, format 2 linked--> format 2
-//!   format 1 --packs/ made and synced, format replaced--> format 2
+//!   nothing --folders made and synced, format 3 linked--> format 3
+//!   format 1 --packs/ made and synced, format replaced--> format 3
+//!   format 2 --format replaced--> format 3     (its packs have no records: they are read, new ones are written with them)
 //! ```
 //!
 //! The file `format` is written last: where it is, the layout is complete and durable. Two processes may create the
@@ -18,7 +19,7 @@ use crate::root::{FLOOR_FILE, LOCK_FILE, Root, SUSPECT_FILE, VERIFIED_FILE};
 use crate::temporary::{Temporary, sweep};
 
 /// The newest format that this release reads, and the one that it writes.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 const FORMAT_FILE: &str = "format";
 const FORMAT_WORDS: &str = "symphony artifact-store format ";
 /// LIMIT: bytes of the format file that are read.
@@ -199,8 +200,9 @@ fn write_format(root: &Arc<Root>) -> Result<(), DiskError> {
     }
 }
 
-/// The store of an older release holds nothing that this one reads differently; it only lacks the folder of the packs,
-/// which is there and durable by now. From here on the older release refuses it, since it would not find packed ones.
+/// The store of an older release holds nothing that this one reads differently; the first lacks the folder of the packs,
+/// which is there and durable by now. From here on the older release refuses it, since it would not find packed ones, or
+/// take their packs for damaged.
 fn replace_format(root: &Arc<Root>) -> Result<(), DiskError> {
     let mut file = Temporary::create_named(root)?;
     file.append(format_text().as_bytes(), None)?;

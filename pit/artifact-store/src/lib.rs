@@ -31,13 +31,13 @@
 //!   packs/            many small artifacts in one file
 //!   names/            one record per name; '/' in a name is '\' here
 //!   floor             the highest version of a name that was removed
-//!   quarantine/       damaged artifacts, by the digest that they should have had
+//!   quarantine/       damaged artifacts, by the digest that they should have had, and damaged packs
 //!   tmp/              files that are being written; a dead writer's are swept when a store is opened
 //!   verified          what was verified since the machine was started: a hint, never synced
 //!   suspect           a sync has failed: the next opening verifies everything
 //! ```
-//! Any number of processes may use one folder at once. A store of the first format (no packs) is brought to the present
-//! one when it is opened; processes of an older release that have it open then must be ended before anything is
+//! Any number of processes may use one folder at once. A store of an older format (no packs, or packs that cannot be
+//! salvaged) is brought to the present one when it is opened; processes of an older release that have it open then must be ended before anything is
 //! collected, since they pin nothing.
 //!
 //! # What keeps an artifact
@@ -84,6 +84,8 @@ mod ephemeral;
 mod batch;
 mod pack;
 mod packs;
+mod salvage;
+mod mend;
 
 // What there is, what it is called, and what goes.
 mod list;
@@ -96,7 +98,9 @@ pub use collect::Collected;
 pub use digest::{DIGEST_BYTES, Digest, ParseDigestError};
 pub use disk::{Disk, Folder, RealDisk};
 pub use ephemeral::EPHEMERAL_BYTES_MAX;
-pub use error::{CollectError, DiskError, GetError, NameError, OpenError, PutError, RoomLimit, Shortage};
+pub use error::{
+    CollectError, DiskError, GetError, NameError, OpenError, PutError, RoomLimit, Shortage, VerifyError,
+};
 pub use list::{List, Listed};
 pub use names::{Expected, NAME_BYTES_MAX, NameRule, Named};
 pub use pack::PACKED_BYTES_MAX;

@@ -52,8 +52,10 @@ pub struct OpenReport {
     pub upgraded_from: Option<u64>,
     /// A sync had failed before, so everything was verified: this many artifacts were found sound.
     pub verified: Option<u64>,
-    /// Artifacts that this verification found damaged; they are in `quarantine/`.
+    /// Artifacts that are damaged or lost, as this verification found; what is left of them is in `quarantine/`.
     pub quarantined: Vec<Digest>,
+    /// Damaged packs in which others were lost that nobody can name.
+    pub lost_in_packs: Vec<PathBuf>,
 }
 
 /// What an open store holds at the moment.
@@ -116,6 +118,7 @@ impl Store {
                 match result {
                     Ok(_) => verified += 1,
                     Err(GetError::Corrupt { digest, .. }) => report.quarantined.push(digest),
+                    Err(GetError::LostInPack { kept_at }) => report.lost_in_packs.push(kept_at),
                     // Removed while we looked: nothing to verify.
                     Err(GetError::Absent { .. }) => {}
                     // What cannot be read cannot be vouched for, and the next opener has to try again.

@@ -8,15 +8,15 @@ use rustix::io::Errno;
 
 use crate::support::{Failing, FaultyDisk, check_whole, files_below, open, open_on, quick_folder, sample};
 
-fn packs(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn packs(folder: &Path) -> Vec<PathBuf> {
     files_below(&folder.join("packs")).into_keys().map(|name| folder.join("packs").join(name)).collect()
 }
 
-fn smalls(seeds: std::ops::Range<u64>) -> Vec<Vec<u8>> {
+pub(crate) fn smalls(seeds: std::ops::Range<u64>) -> Vec<Vec<u8>> {
     seeds.map(|seed| sample(seed, usize::try_from(seed % 300).unwrap())).collect()
 }
 
-fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     use std::os::unix::fs::PermissionsExt;
     let mut bytes = std::fs::read(path).unwrap();
     change(&mut bytes);
@@ -123,31 +123,6 @@ fn a_damaged_one_is_set_aside_alone_and_the_next_put_heals() {
     }
     assert!(!store.put_bytes(&items[bad]).unwrap().was_present);
     assert_eq!(open(folder.path()).get(&digests[bad]).unwrap().as_bytes(), items[bad]);
-}
-
-#[test]
-fn a_pack_whose_index_is_damaged_is_moved_as_a_whole_and_nothing_of_it_is_delivered() {
-    let folder = quick_folder();
-    let items = smalls(1..20);
-    for change in [
-        (|bytes: &mut Vec<u8>| bytes[70] ^= 1) as fn(&mut Vec<u8>),
-        |bytes| bytes.truncate(bytes.len() - 1),
-        |bytes| bytes.push(0),
-        |bytes| bytes.truncate(10),
-        Vec::clear,
-    ] {
-        let digests: Vec<_> =
-            open(folder.path()).put_batch(&items).unwrap().into_iter().map(|one| one.digest).collect();
-        let pack = packs(folder.path()).remove(0);
-        rewrite(&pack, change);
-        let store = open(folder.path());
-        for digest in digests {
-            assert!(matches!(store.get(&digest), Err(GetError::Absent { .. })));
-        }
-        assert!(packs(folder.path()).is_empty());
-        let kept = format!("pack-{}", pack.file_name().unwrap().to_str().unwrap());
-        assert!(folder.path().join("quarantine").join(kept).exists());
-    }
 }
 
 #[test]

@@ -125,7 +125,7 @@ fn upgrade(base: &Path, has_nameless: bool) -> Recorded {
     Recorded { steps: recorder.steps(), durable }
 }
 
-/// Undoes what the second format has added to an unused store.
+/// Undoes what later formats have added to an unused store.
 pub(crate) fn to_format_1(store: &Path) {
     std::fs::remove_dir(store.join("packs")).unwrap();
     std::fs::remove_file(store.join("verified")).unwrap();
@@ -190,7 +190,7 @@ fn check(folder: &Path, promises: &Promises) -> Result<(), Broken> {
     // A release that does not know packs must refuse a store that has any.
     if !files_below(&path.join("packs")).is_empty() {
         let format = must("the format", std::fs::read_to_string(path.join("format")))?;
-        ensure(format.ends_with(" 2\n"), || format!("there are packs in a store that says {format:?}"))?;
+        ensure(format.ends_with(" 3\n"), || format!("there are packs in a store that says {format:?}"))?;
     }
     let store = must("opening", Store::open(&path, StoreOptions::default()))?;
     for (digest, bytes) in &promises.stored {
@@ -198,7 +198,7 @@ fn check(folder: &Path, promises: &Promises) -> Result<(), Broken> {
         ensure(artifact.as_bytes() == bytes, || format!("{digest} has other bytes"))?;
     }
     for (digest, result) in store.verify_all() {
-        must(&format!("{digest} is visible and not whole"), result)?;
+        must(&format!("{digest:?} is visible and not whole"), result)?;
     }
     for (name, Naming { acknowledged, setting, .. }) in &promises.names {
         let found = must("a name", store.resolve(name))?.map(|named| (named.digest, named.version));

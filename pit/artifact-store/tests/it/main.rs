@@ -15,6 +15,7 @@ mod names;
 mod opening;
 mod store;
 mod batch;
+mod damaged_packs;
 mod collect;
 mod ephemeral;
 mod sources;

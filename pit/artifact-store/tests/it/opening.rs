@@ -35,9 +35,9 @@ fn a_newer_format_is_refused_with_both_numbers() {
     open(folder.path()).put_bytes(b"x").unwrap();
     let format = folder.path().join("format");
     std::fs::remove_file(&format).unwrap();
-    std::fs::write(&format, "symphony artifact-store format 3\n").unwrap();
+    std::fs::write(&format, "symphony artifact-store format 4\n").unwrap();
     let error = error_of(folder.path());
-    assert!(matches!(error, OpenError::NewerFormat { found: 3, known: 2, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::NewerFormat { found: 4, known: 3, .. }), "{error:?}");
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn a_store_of_the_first_format_is_upgraded_once_and_keeps_what_it_holds() {
     assert_eq!(store.resolve("name").unwrap().unwrap().version, 1);
     store.put_batch(&["a", "b"]).unwrap();
     let format = std::fs::read_to_string(folder.path().join("format")).unwrap();
-    assert_eq!(format, "symphony artifact-store format 2\n");
+    assert_eq!(format, "symphony artifact-store format 3\n");
     assert_eq!(open(folder.path()).open_report().upgraded_from, None);
 }
 
