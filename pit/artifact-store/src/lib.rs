@@ -21,7 +21,8 @@
 //! [`put_bytes`](Store::put_bytes), [`put_reader`](Store::put_reader), [`put_file`](Store::put_file),
 //! [`adopt_file`](Store::adopt_file), [`put_memfd`](Store::put_memfd), [`writer`](Store::writer); many small ones at once
 //! by [`put_batch`](Store::put_batch). [`get`](Store::get) delivers a slice, and a descriptor for another process.
-//! [`put_ephemeral`](Store::put_ephemeral) holds bytes in sealed memory, without a disk.
+//! [`put_ephemeral`](Store::put_ephemeral) holds bytes in sealed memory, without a disk;
+//! [`create_ephemeral`](Store::create_ephemeral) makes memory for another process to fill, which is then not copied.
 //!
 //! # On the disk
 //! ```text
@@ -97,7 +98,7 @@ pub use artifact::Artifact;
 pub use collect::Collected;
 pub use digest::{DIGEST_BYTES, Digest, ParseDigestError};
 pub use disk::{Disk, Folder, RealDisk};
-pub use ephemeral::EPHEMERAL_BYTES_MAX;
+pub use ephemeral::{EPHEMERAL_BYTES_MAX, EphemeralMemory};
 pub use error::{
     CollectError, DiskError, GetError, NameError, OpenError, PutError, RoomLimit, Shortage, VerifyError,
 };

@@ -5,7 +5,7 @@
 //!   reader        read, hashed, written in one pass; the disk begins while more comes
 //!   file          shared with the source (reflink) and hashed; copied in one pass where that cannot be
 //!   file, moved   hashed and linked: no byte is written; copied where that cannot be
-//!   memfd         sealed: as a slice; else copied, so that what was hashed is what was written
+//!   memfd         sealed: as a slice; else copied and hashed in one pass, never sealed
 //! ```
 //!
 //! Knows nothing of how a file becomes visible (`put`).
@@ -128,28 +128,20 @@ impl Store {
         Ok(stored)
     }
 
-    /// Stores the bytes of a memfd: as they are if its writer has sealed it or it can be sealed now, else a copy of what
-    /// was there when they were counted. Other processes may write on meanwhile: what was hashed is what is stored.
+    /// Stores the bytes of a memfd, which stays what it is and is not sealed: copied and hashed in one pass, so that what
+    /// was hashed is what is stored, however other processes write meanwhile; at most as many as there were when they
+    /// were counted. If its writer has sealed it, it is put like a slice.
     ///
     /// # Errors
     /// [`PutError::Input`] if the descriptor is none of a memfd, else as for [`put_bytes`](Self::put_bytes).
     pub fn put_memfd(&self, fd: OwnedFd) -> Result<Stored, PutError> {
-        let memory = Memory::of(fd)?;
-        if memory.is_sealed {
+        let mut memory = Memory::of(fd)?;
+        if memory.is_sealed()? {
             return self.put_bytes(memory.mapping()?.as_bytes());
         }
         let mut writer = self.writer()?;
-        writer.expected_bytes = Some(memory.bytes);
-        let mut piece = vec![0_u8; PIECE_BYTES];
-        while writer.bytes() < memory.bytes {
-            let left = usize::try_from(memory.bytes - writer.bytes()).unwrap_or(PIECE_BYTES);
-            match rustix::io::pread(&memory.file, &mut piece[..left.min(PIECE_BYTES)], writer.bytes()) {
-                Ok(0) => break,
-                Ok(count) => writer.append(&piece[..count])?,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(PutError::Input { source: error.into() }),
-            }
-        }
+        writer.expected_bytes = Some(memory.bytes());
+        memory.copy(|piece| writer.append(piece))?;
         writer.commit()
     }
 

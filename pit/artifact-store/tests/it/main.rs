@@ -3,6 +3,7 @@
 
 mod recording;
 mod support;
+mod writable;
 
 mod children;
 mod concurrency;
