@@ -112,6 +112,23 @@ pub struct ErrorReport {
     pub help: String,
 }
 
+impl ErrorReport {
+    /// A signal came before the end; nobody is to blame, and nothing has to be corrected.
+    #[must_use]
+    pub fn cancelled(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            step: None,
+            item: None,
+            item_value: None,
+            extension: None,
+            origin: "caller".to_owned(),
+            retry: "now".to_owned(),
+            help: "run again".to_owned(),
+        }
+    }
+}
+
 /// A path need not be UTF-8, and a document must be written whole all the same.
 fn as_text<S: serde::Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
     use std::os::unix::ffi::OsStrExt as _;

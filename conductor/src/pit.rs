@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use arbitration::{Arbiter, ArbiterError};
-use artifact_store::{OpenError, PutError, Store, StoreOptions};
+use artifact_store::{DiskError, OpenError, PutError, Store, StoreOptions};
 use dag_tracker::RunView;
 use extension_host::Manifest;
 use pit_core::clock::SystemClock;
@@ -131,8 +131,8 @@ impl DataFolderError {
     #[must_use]
     pub const fn help(&self) -> &'static str {
         match self {
-            Self::Write { source: PutError::Full { .. }, .. }
-            | Self::Open { source: OpenError::Full { .. }, .. } => {
+            Self::Write { source: PutError::Disk(DiskError::Full { .. }), .. }
+            | Self::Open { source: OpenError::Disk(DiskError::Full { .. }), .. } => {
                 "free some space there, or name another folder with --data DIR"
             }
             Self::Open { source: OpenError::NewerFormat { .. } | OpenError::NotAStore { .. }, .. } => {
@@ -158,10 +158,8 @@ pub fn open_store_to_write(data_dir: &Path) -> Result<Store, DataFolderError> {
     let written = written.and_then(|()| {
         ["objects", "names"].iter().try_for_each(|name| {
             let path = store.folder().join(name);
-            rustix::fs::access(&path, Access::WRITE_OK).map_err(|error| PutError::Io {
-                operation: "write to",
-                path,
-                source: error.into(),
+            rustix::fs::access(&path, Access::WRITE_OK).map_err(|error| {
+                PutError::from(DiskError::Io { operation: "write to", path, source: error.into() })
             })
         })
     });

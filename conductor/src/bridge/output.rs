@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use artifact_store::{ArtifactWriter, Expected, NameError, PutError, Store};
+use artifact_store::{ArtifactWriter, DiskError, Expected, NameError, PutError, Store};
 
 use crate::document::OutputReport;
 use crate::melody::StepOutput;
@@ -25,17 +25,24 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What the disk has refused, if it was the disk.
+    #[must_use]
+    pub const fn disk(&self) -> Option<&DiskError> {
+        match self {
+            Self::Put(PutError::Disk(error)) | Self::Name(NameError::Disk(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn help(&self) -> String {
-        let text = match self {
-            Self::Put(PutError::Full { .. }) | Self::Name(NameError::Full { .. }) => {
+        let text = match (self, self.disk()) {
+            (_, Some(DiskError::Full { .. })) => {
                 "free some space, or name another data folder with --data DIR, and run again"
             }
-            Self::Put(PutError::Poisoned { .. }) | Self::Name(NameError::Poisoned { .. }) => {
-                "check the disk, then run again"
-            }
-            Self::Write(_) => "change what the step gives",
+            (_, Some(DiskError::Poisoned { .. })) => "check the disk, then run again",
+            (Self::Write(_), _) => "change what the step gives",
             _ => "correct what the message names and run again",
         };
         text.to_owned()

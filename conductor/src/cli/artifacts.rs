@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-use artifact_store::{Digest, GetError, Named, Store};
+use artifact_store::{Digest, GetError, Named, Store, VerifyError};
 use serde::Serialize;
 
 use super::prepare::data_folder_failure;
@@ -20,19 +20,36 @@ use crate::progress::human_bytes;
 struct Row {
     /// Its names, the latest run's last; none if only the digest is known.
     names: Vec<String>,
-    digest: String,
+    /// None if not even that is left of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
     bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
+
+impl Row {
+    fn of(names: &mut Names, digest: Digest, bytes: Result<u64, String>) -> Self {
+        let names = names.remove(&digest).unwrap_or_default();
+        let (bytes, error) = bytes.map_or_else(|error| (0, Some(error)), |bytes| (bytes, None));
+        Self { names, digest: Some(digest.to_string()), bytes, error }
+    }
+
+    /// Something is wrong that has no digest.
+    const fn unnamed(error: String) -> Self {
+        Self { names: Vec::new(), digest: None, bytes: 0, error: Some(error) }
+    }
+}
+
+type Names = BTreeMap<Digest, Vec<String>>;
 
 pub(super) fn open(surroundings: &Surroundings) -> Result<Store, Failure> {
     pit::open_store(&surroundings.settings.data_dir).map_err(data_folder_failure)
 }
 
 /// Names by digest. A record that cannot be read is reported by `report` and left out.
-fn names(store: &Store, mut report: impl FnMut(String)) -> Result<BTreeMap<Digest, Vec<String>>, Failure> {
-    let mut by_digest: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+fn names(store: &Store, mut report: impl FnMut(String)) -> Result<Names, Failure> {
+    let mut by_digest = Names::new();
     for named in store.names("").map_err(Failure::environment)? {
         match named {
             Ok(Named { name, digest, .. }) => by_digest.entry(digest).or_default().push(name),
@@ -53,12 +70,11 @@ pub(super) fn list(surroundings: &Surroundings) -> Result<Exit, Failure> {
     let mut rows = Vec::new();
     for listed in store.list() {
         match listed {
-            Ok(listed) => rows.push(Row {
-                names: names.remove(&listed.digest).unwrap_or_default(),
-                digest: listed.digest.to_string(),
-                bytes: listed.bytes,
-                error: None,
-            }),
+            Ok(listed) => rows.push(Row::of(&mut names, listed.digest, Ok(listed.bytes))),
+            Err(error @ GetError::Corrupt { digest, .. }) => {
+                rows.push(Row::of(&mut names, digest, Err(chain(&error))));
+            }
+            Err(error @ GetError::LostInPack { .. }) => rows.push(Row::unnamed(chain(&error))),
             Err(error) => {
                 surroundings.screen.line(&format!("error: {}", chain(&error)));
                 exit = Exit::Failed;
@@ -66,12 +82,13 @@ pub(super) fn list(surroundings: &Surroundings) -> Result<Exit, Failure> {
         }
     }
     // A name whose artifact is gone must be seen, not left out.
-    rows.extend(names.into_iter().map(|(digest, names)| Row {
-        names,
-        digest: digest.to_string(),
-        bytes: 0,
-        error: Some("the artifact is not in the store".to_owned()),
-    }));
+    while let Some((digest, _)) = names.first_key_value() {
+        let digest = *digest;
+        rows.push(Row::of(&mut names, digest, Err("the artifact is not in the store".to_owned())));
+    }
+    if rows.iter().any(|row| row.error.is_some()) {
+        exit = Exit::Failed;
+    }
     rows.sort_by(|one, other| (&one.names, &one.digest).cmp(&(&other.names, &other.digest)));
     if surroundings.json {
         write_json(&rows).map_err(stdout_failed)?;
@@ -81,8 +98,9 @@ pub(super) fn list(surroundings: &Surroundings) -> Result<Exit, Failure> {
     for row in rows {
         let size = row.error.unwrap_or_else(|| human_bytes(row.bytes));
         let names = if row.names.is_empty() { vec!["-".to_owned()] } else { row.names };
+        let digest = row.digest.unwrap_or_else(|| "-".to_owned());
         for name in names {
-            table.row([name, size.clone(), row.digest.clone()]);
+            table.row([name, size.clone(), digest.clone()]);
         }
     }
     table.write(io::stdout().lock()).map_err(stdout_failed)?;
@@ -121,47 +139,39 @@ pub(super) fn get(
 
 pub(super) fn verify(surroundings: &Surroundings, artifact: Option<&str>) -> Result<Exit, Failure> {
     let store = open(surroundings)?;
-    let mut failed = 0_u64;
-    let mut names = names(&store, |error| {
-        surroundings.screen.line(&format!("error: {error}"));
-        failed += 1;
-    })?;
-    let results: Vec<(Digest, Result<u64, GetError>)> = match artifact {
+    // What is wrong with a name is told below, with everything else.
+    let mut names = names(&store, |_| {})?;
+    let results: Vec<(Option<Digest>, Result<u64, VerifyError>)> = match artifact {
         Some(artifact) => {
             let digest = find(&store, artifact)?;
-            let result = store.verify(&digest);
-            vec![(digest, result)]
+            vec![(Some(digest), store.verify(&digest).map_err(VerifyError::from))]
         }
         None => store.verify_all().collect(),
     };
-    let mut rows = Vec::new();
-    for (digest, result) in results {
-        let names = names.remove(&digest).unwrap_or_default();
-        let (bytes, error) = match result {
-            Ok(bytes) => (bytes, None),
-            Err(error) => (0, Some(chain(&error))),
-        };
-        failed += u64::from(error.is_some());
-        rows.push(Row { names, digest: digest.to_string(), bytes, error });
-    }
-    if artifact.is_none() {
-        for (digest, names) in names {
-            failed += 1;
+    let of_result = |(digest, result): (Option<Digest>, Result<u64, VerifyError>)| match (digest, result) {
+        (Some(digest), Err(VerifyError::Dangling { name, .. })) => {
             let error = Some("the artifact is not in the store".to_owned());
-            rows.push(Row { names, digest: digest.to_string(), bytes: 0, error });
+            Row { names: vec![name], digest: Some(digest.to_string()), bytes: 0, error }
         }
-    }
+        (Some(digest), result) => Row::of(&mut names, digest, result.map_err(|error| chain(&error))),
+        (None, result) => Row::unnamed(result.err().map(|error| chain(&error)).unwrap_or_default()),
+    };
+    let rows: Vec<_> = results.into_iter().map(of_result).collect();
+    let failed = rows.iter().filter(|row| row.error.is_some()).count();
     if surroundings.json {
         write_json(&rows).map_err(stdout_failed)?;
     } else {
         let mut out = io::stdout().lock();
         let bytes: u64 = rows.iter().map(|row| row.bytes).sum();
         for row in rows.iter().filter(|row| row.error.is_some()) {
-            let name = row.names.first().unwrap_or(&row.digest);
-            let text = format!("{name}: {}", row.error.as_deref().unwrap_or_default());
+            let error = row.error.as_deref().unwrap_or_default();
+            let text = match row.names.first().or(row.digest.as_ref()) {
+                Some(name) => format!("{name}: {error}"),
+                None => error.to_owned(),
+            };
             writeln!(out, "{}", printable::line(&text)).map_err(stdout_failed)?;
         }
-        let sound = rows.iter().filter(|row| row.error.is_none()).count();
+        let sound = rows.len() - failed;
         writeln!(out, "{sound} sound ({}), {failed} damaged or missing", human_bytes(bytes))
             .map_err(stdout_failed)?;
     }

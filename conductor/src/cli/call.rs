@@ -142,14 +142,10 @@ fn cancelled(place: Where<'_>, method: &str, was_sent: bool) -> ErrorReport {
         ),
     };
     ErrorReport {
-        message,
-        step: None,
-        item: None,
-        item_value: None,
         extension: Some(place.extension.to_owned()),
-        origin: "caller".to_owned(),
         retry: retry.to_owned(),
         help: help.to_owned(),
+        ..ErrorReport::cancelled(message)
     }
 }
 

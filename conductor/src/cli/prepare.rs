@@ -65,23 +65,10 @@ pub(super) async fn build(
         biased;
         exit = cancellation.wait() => {
             surroundings.screen.line("cancelled");
-            Err(Failure::cancelled(exit, cancelled()))
+            let told = "cancelled while the extensions were made ready; none of them was called";
+            Err(Failure::cancelled(exit, ErrorReport::cancelled(told)))
         }
         built = builder.ensure(manifests, effort) => built.map_err(build_failure),
-    }
-}
-
-/// What documents say where nothing but cargo and `--describe` was started.
-fn cancelled() -> ErrorReport {
-    ErrorReport {
-        message: "cancelled while the extensions were made ready; none of them was called".to_owned(),
-        step: None,
-        item: None,
-        item_value: None,
-        extension: None,
-        origin: "caller".to_owned(),
-        retry: "now".to_owned(),
-        help: "run again".to_owned(),
     }
 }
 

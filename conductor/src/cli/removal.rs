@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::io::{self, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use artifact_store::{Digest, Expected, Named, Store};
+use artifact_store::{Digest, Expected, GetError, Named, Store};
 use extension_host::manifest::parse_duration;
 use serde::Serialize;
 
@@ -146,7 +146,12 @@ fn unnamed(store: &Store) -> Result<CollectReport, Failure> {
     let named: HashSet<Digest> = digests.collect::<Result<_, _>>().map_err(Failure::failed)?;
     let mut report = CollectReport { removed: 0, removed_bytes: 0, pinned: 0, dry_run: true };
     for listed in store.list() {
-        let listed = listed.map_err(Failure::failed)?;
+        let listed = match listed {
+            Ok(listed) => listed,
+            // What is lost takes no room that a collection could free.
+            Err(GetError::Corrupt { .. } | GetError::LostInPack { .. }) => continue,
+            Err(error) => return Err(Failure::failed(error)),
+        };
         if !named.contains(&listed.digest) {
             report.removed += 1;
             report.removed_bytes += listed.bytes;

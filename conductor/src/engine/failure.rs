@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use artifact_store::{NameError, PutError};
 use ipc_protocol::FaultCode;
 use ipc_protocol::fault::{Origin, Retry};
 use ipc_transport::{CallError, Cause};
@@ -236,10 +235,7 @@ fn left_alone() -> (&'static str, Retry, String) {
 /// Whose matter it is that an output could not be stored.
 const fn explain_store(error: &StoreError) -> (&'static str, Retry) {
     match error {
-        StoreError::Put(PutError::Full { .. } | PutError::Poisoned { .. } | PutError::Io { .. })
-        | StoreError::Name(NameError::Full { .. } | NameError::Poisoned { .. } | NameError::Io { .. }) => {
-            ("environment", Retry::Never)
-        }
+        _ if error.disk().is_some() => ("environment", Retry::Never),
         StoreError::Write(_) => ("extension", Retry::Never),
         StoreError::Interrupted => ("conductor", Retry::Now),
         _ => ("conductor", Retry::Never),

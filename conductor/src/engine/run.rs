@@ -370,14 +370,5 @@ fn cancelled(exit: Exit) -> ErrorReport {
         Exit::HungUp => "SIGHUP",
         _ => "Ctrl-C",
     };
-    ErrorReport {
-        message: format!("the run was cancelled by {by}"),
-        step: None,
-        item: None,
-        item_value: None,
-        extension: None,
-        origin: "caller".to_owned(),
-        retry: "now".to_owned(),
-        help: "run again".to_owned(),
-    }
+    ErrorReport::cancelled(format!("the run was cancelled by {by}"))
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use artifact_store::{Expected, Store, StoreOptions};
 use serde_json::{Value, json};
 
 use crate::support::{Place, many_files, package_with_a_mistake, repository};
@@ -255,6 +256,56 @@ fn artifacts_are_listed_fetched_and_verified() {
     let told = place.run(["artifacts", "verify"]).with_code(1).stdout;
     assert!(told.contains("1 damaged or missing"), "{told}");
     assert_eq!(place.run(["artifacts", "get", &name]).with_code(1).stdout, "");
+}
+
+#[test]
+fn a_damaged_pack_is_seen_and_what_is_whole_in_it_is_not_missed() {
+    let place = Place::new();
+    let items = ["one", "two, which is cut off"];
+    let digests = {
+        let store = Store::open(&place.path("data/artifacts"), StoreOptions::default()).unwrap();
+        let stored = store.put_batch(&items).unwrap();
+        for (name, stored) in ["mine/one", "mine/two"].iter().zip(&stored) {
+            store.set_name(name, &stored.digest, Expected::Absent).unwrap();
+        }
+        [0, 1].map(|at| stored[at].digest.to_string())
+    };
+    let pack = fs::read_dir(place.path("data/artifacts/packs")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&pack).unwrap();
+    fs::remove_file(&pack).unwrap();
+    bytes[70] ^= 1;
+    fs::write(&pack, &bytes[..bytes.len() - 1]).unwrap();
+    // Whoever looks first mends it; whoever looks later is told the same.
+    for command in ["list", "verify", "list", "verify"] {
+        let rows = place.run(["artifacts", command, "--json"]).with_code(1).document();
+        let rows = rows.as_array().unwrap();
+        let row = |at: usize| rows.iter().find(|row| row["digest"] == digests[at].as_str()).unwrap();
+        assert_eq!(rows.len(), 2, "{command}: {rows:?}");
+        assert_eq!(
+            (&row(0)["names"], &row(0)["bytes"], row(0).get("error")),
+            (&json!(["mine/one"]), &json!(3), None)
+        );
+        assert_eq!(row(1)["names"], json!(["mine/two"]), "{command}");
+        assert!(row(1)["error"].as_str().unwrap().contains("damaged"), "{command}: {rows:?}");
+    }
+    let told = place.run(["artifacts", "verify"]).with_code(1).stdout;
+    assert!(
+        told.contains("mine/two: artifact") && told.contains("1 sound (3 B), 1 damaged or missing"),
+        "{told}"
+    );
+    assert_eq!(place.run(["artifacts", "get", "mine/one"]).with_code(0).stdout, "one");
+    place.run(["artifacts", "get", "mine/two"]).with_code(1);
+    place.run(["artifacts", "collect", "--dry-run"]).with_code(0);
+
+    // Nothing is left of another one: that something is lost is told, and by which names.
+    let pack = fs::read_dir(place.path("data/artifacts/packs")).unwrap().next().unwrap().unwrap().path();
+    fs::remove_file(&pack).unwrap();
+    fs::write(&pack, "").unwrap();
+    for command in ["list", "verify"] {
+        let rows = place.run(["artifacts", command, "--json"]).with_code(1).document();
+        let text = rows.to_string();
+        assert!(text.contains("a damaged pack has lost") && text.contains("mine/one"), "{command}: {text}");
+    }
 }
 
 #[test]

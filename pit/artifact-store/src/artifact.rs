@@ -96,7 +96,14 @@ impl Artifact {
 
     /// A new read-only descriptor of exactly these bytes, for another process, with a position of its own, so that
     /// receivers do not move each other's. Of a packed artifact it is a sealed copy in memory (at most
-    /// [`PACKED_BYTES_MAX`](crate::PACKED_BYTES_MAX)), of others the file itself.
+    /// [`PACKED_BYTES_MAX`](crate::PACKED_BYTES_MAX)), of an ephemeral one its sealed memory: nobody can write to these,
+    /// however he opens them anew.
+    ///
+    /// Of others it is the stored file itself. Nobody can write through the descriptor, and a receiver of another user
+    /// cannot open it anew for writing, since its mode forbids it. One of the same user, or with the rights of root, can:
+    /// `/proc/self/fd` leads him to the file, whose mode he may change. That is the case of every process of this user
+    /// with or without a descriptor, and is found out like any other damage: at the next verification, by the change
+    /// time. Whoever must not be trusted so far is given an [ephemeral](crate::Store::put_ephemeral) copy.
     ///
     /// # Errors
     /// The process has no descriptor left, or `/proc` is not mounted.

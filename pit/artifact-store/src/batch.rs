@@ -1,7 +1,7 @@
 //! Storing many at once: small ones in one pack, all acknowledged together.
 //!
 //! ```text
-//!   small ones -> one temporary file: head, bytes -> sync -> link into packs/ -\
+//!   small ones -> one temporary file: head, records -> sync -> link into packs/ -\
 //!   large ones -> each as a single put                                          +-> sync packs/ -> all acknowledged
 //!   those that are there already: verified, their files synced ---------------/
 //! ```
@@ -14,9 +14,9 @@ use std::io;
 use std::sync::Arc;
 
 use crate::digest::{Digest, DigestHash};
-use crate::error::{Fault, PutError};
+use crate::error::{DiskError, PutError};
 use crate::look::{LOOKS_MAX, Sight, Sound, Trust};
-use crate::pack::{self, Item, PACK_BYTES_MAX, PACK_ITEMS_MAX, PACKED_BYTES_MAX};
+use crate::pack::{self, Head, Item, PACK_BYTES_MAX, PACK_ITEMS_MAX, PACKED_BYTES_MAX, RECORD_HEAD_BYTES};
 use crate::packs::PACKED_MAX;
 use crate::pin::{Locked, Pin};
 use crate::put::Stored;
@@ -134,23 +134,24 @@ impl Store {
     }
 
     /// Writes a pack, syncs it and links it. Its folder is still to be synced.
-    pub(crate) fn write_pack(&self, items: &[(Digest, &[u8])]) -> Result<Linked, Fault> {
+    pub(crate) fn write_pack(&self, items: &[(Digest, &[u8])]) -> Result<Linked, DiskError> {
         let sizes: Vec<_> = items.iter().map(|(digest, bytes)| (*digest, small(bytes))).collect();
         let head = pack::write(&sizes);
-        let needed = head.len() as u64 + sizes.iter().map(|(_, bytes)| u64::from(*bytes)).sum::<u64>();
+        let needed = pack::read_head(&head).map(Head::file_bytes);
         let parsed = pack::items(&head).expect("INVARIANT: what was written is what is read");
         let mut temporary = Temporary::create(&self.root)?;
         let mut flushed_to = 0;
         let mut gathered = head;
-        for (_, bytes) in items {
-            if gathered.len() + bytes.len() > GATHER_BYTES {
-                temporary.append(&gathered, Some(needed))?;
+        for ((digest, bytes), (_, size)) in items.iter().zip(&sizes) {
+            if gathered.len() + RECORD_HEAD_BYTES + bytes.len() > GATHER_BYTES {
+                temporary.append(&gathered, needed)?;
                 temporary.begin_flush(&mut flushed_to);
                 gathered.clear();
             }
+            gathered.extend_from_slice(&pack::write_record_head(digest, *size));
             gathered.extend_from_slice(bytes);
         }
-        temporary.append(&gathered, Some(needed))?;
+        temporary.append(&gathered, needed)?;
         temporary.sync()?;
         // What was begun before a sync failed ends here.
         self.root.check_sound()?;
@@ -161,11 +162,12 @@ impl Store {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => {
                     let path = self.root.packs.path().join(name);
-                    return Err(Fault::of_growth("link", &path, &self.root.folder, needed, error));
+                    let needed = temporary.bytes();
+                    return Err(DiskError::of_growth("link", &path, &self.root.folder, needed, error));
                 }
             }
         }
-        Err(Fault::io("link", self.root.packs.path(), io::ErrorKind::AlreadyExists.into()))
+        Err(DiskError::io("link", self.root.packs.path(), io::ErrorKind::AlreadyExists.into()))
     }
 }
 

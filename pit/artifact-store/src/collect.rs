@@ -14,13 +14,12 @@ use std::collections::HashSet;
 
 use crate::batch::Linked;
 use crate::digest::{Digest, DigestHash};
-use crate::error::{CollectError, Fault, NameError, ReadFault};
+use crate::error::{CollectError, DiskError, NameError};
 use crate::look::Spot;
 use crate::pack::Item;
 use crate::packs::{read_exact_at, read_items};
 use crate::pin::Locked;
 use crate::remembered::{Identity, size_of_stat};
-use crate::root::{HeldLock, LockFault};
 use crate::store::Store;
 
 /// LIMIT: files that are removed while the lock is held; those who set names wait no longer than that takes.
@@ -84,7 +83,7 @@ impl Store {
         if candidates.is_empty() {
             return Ok(());
         }
-        let _lock = self.lock_to_collect()?;
+        let _lock = self.root.lock()?;
         let named = self.named()?;
         for digest in candidates {
             if named.contains(digest) || is_referenced(digest) {
@@ -92,7 +91,7 @@ impl Store {
             }
             let spot = Spot::of(digest);
             let path = self.path_of(digest);
-            let fault = |operation, error| Fault::io(operation, &path, error);
+            let fault = |operation, error| DiskError::io(operation, &path, error);
             // Gone meanwhile, or not to be opened: not ours to remove.
             let Ok(folder) = self.root.objects.open_inside(spot.shard()) else { continue };
             let Ok(file) = self.root.disk.open(&folder, spot.name()) else { continue };
@@ -122,14 +121,14 @@ impl Store {
     ) -> Result<(), CollectError> {
         self.load_packs()?;
         let path = self.root.packs.path();
-        for name in self.root.packs.entries().map_err(|error| Fault::io("list", path, error))? {
-            let name = name.map_err(|error| Fault::io("list", path, error))?;
+        for name in self.root.packs.entries().map_err(|error| DiskError::io("list", path, error))? {
+            let name = name.map_err(|error| DiskError::io("list", path, error))?;
             let Some(name) = name.to_str() else { continue };
             let Some((_, items)) = self.open_pack(name)? else { continue };
             if items.iter().all(|item| named.contains(&item.digest) || is_referenced(&item.digest)) {
                 continue;
             }
-            let _lock = self.lock_to_collect()?;
+            let _lock = self.root.lock()?;
             let named = self.named()?;
             let Some((file, items)) = self.open_pack(name)? else { continue };
             let Some(locked) = Locked::exclusive(file) else {
@@ -147,7 +146,7 @@ impl Store {
                 collected.packs_rewritten += 1;
             }
             let removed = self.root.disk.remove(&self.root.packs, name);
-            removed.map_err(|error| Fault::io("remove", &path.join(name), error))?;
+            removed.map_err(|error| DiskError::io("remove", &path.join(name), error))?;
             self.packs.forget(name);
             for item in &dead {
                 self.remembered.forget(&item.digest);
@@ -158,42 +157,42 @@ impl Store {
         Ok(())
     }
 
-    fn open_pack(&self, name: &str) -> Result<Option<(std::fs::File, Vec<Item>)>, ReadFault> {
+    fn open_pack(&self, name: &str) -> Result<Option<(std::fs::File, Vec<Item>)>, DiskError> {
         // Another collector was faster, or it cannot be read: not ours to remove.
         let Ok(file) = self.root.disk.open(&self.root.packs, name) else { return Ok(None) };
         let items = read_items(&self.root, &file)
-            .map_err(|error| ReadFault::new("read", &self.root.packs.path().join(name), error))?;
+            .map_err(|error| DiskError::io("read", &self.root.packs.path().join(name), error))?;
         Ok(items.map(|items| (file, items)))
     }
 
     /// Writes what is left of a pack into a new one, which is durable when this returns. What is damaged is left behind.
     fn rewrite(&self, old: &Locked, live: &[Item]) -> Result<(), CollectError> {
         let path = self.root.packs.path();
-        let mut bytes = Vec::with_capacity(live.len());
+        let (mut bytes, mut has_damaged) = (Vec::with_capacity(live.len()), false);
         for item in live {
             let mut of_item = vec![0_u8; item.bytes as usize];
             let is_there = read_exact_at(&self.root, old.file(), &mut of_item, item.offset)
-                .map_err(|error| Fault::io("read", path, error))?;
+                .map_err(|error| DiskError::io("read", path, error))?;
             if is_there && Digest::of(&of_item) == item.digest {
                 bytes.push((item.digest, of_item));
             } else {
-                // Kept for people to look at, as when it is read.
-                let _kept_at = self.keep_damaged(&item.digest, &of_item);
+                // Kept for people to look at, as when it is read; and its loss is told from now on.
+                self.keep_damaged(&item.digest, &of_item)?;
+                has_damaged = true;
             }
         }
+        if has_damaged {
+            self.root.sync_folder(&self.root.quarantine)?;
+        }
         let items: Vec<_> = bytes.iter().map(|(digest, bytes)| (*digest, bytes.as_slice())).collect();
+        if items.is_empty() {
+            return Ok(());
+        }
         let Linked { name, items, .. } = self.write_pack(&items)?;
         self.root.sync_folder(&self.root.packs)?;
         self.root.check_sound()?;
         self.packs.add(&name, &items);
         Ok(())
-    }
-
-    fn lock_to_collect(&self) -> Result<HeldLock<'_>, CollectError> {
-        self.root.lock().map_err(|fault| match fault {
-            LockFault::Busy { path, waited_ms } => CollectError::Busy { path, waited_ms },
-            LockFault::Read(fault) => fault.into(),
-        })
     }
 
     /// What all names point to.

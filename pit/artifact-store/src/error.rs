@@ -1,7 +1,7 @@
 //! How each family of operations fails, and what the caller can do about it.
 //!
-//! Inside the crate a failed disk operation is one [`Fault`]; at the edge it becomes the error of the operation that
-//! was asked for. The texts name folders and limits, never the source's words: the chain is printed by the caller.
+//! Whatever the disk refuses is one family, [`DiskError`], which the errors of all operations carry as it is. The texts
+//! name folders and limits, never the source's words: the chain is printed by the caller.
 
 use std::fmt;
 use std::io;
@@ -45,221 +45,58 @@ pub enum RoomLimit {
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { limit, folder, needed_bytes, free_bytes, free_files } = self;
-        let remedy = match limit {
+        let limit = match limit {
             RoomLimit::Memory => {
                 return write!(
                     f,
-                    "no room for {needed_bytes} bytes in the memory for ephemeral artifacts of {} ({free_bytes} \
-                     bytes are free): drop some or raise ephemeral_bytes_max, then do it again; nothing was changed",
+                    "the memory for ephemeral artifacts of {} has no room for {needed_bytes} bytes, with \
+                     {free_bytes} free of ephemeral_bytes_max",
                     folder.display()
                 );
             }
-            RoomLimit::Disk => "the disk is full: free some space there",
-            RoomLimit::Quota => "the quota is used up: free some space there or raise the quota",
-            RoomLimit::FileSize => "a limit on the size of files was met: raise it (ulimit -f)",
+            RoomLimit::Disk => "the disk is full",
+            RoomLimit::Quota => "the quota is used up",
+            RoomLimit::FileSize => "a limit on the size of files (ulimit -f) was met",
         };
         write!(
             f,
-            "no room for {needed_bytes} bytes in {} ({free_bytes} bytes and {free_files} files are free): {remedy}, \
-             then do it again; nothing was changed",
+            "there is no room for {needed_bytes} bytes in {}, with {free_bytes} bytes and {free_files} files free: \
+             {limit}",
             folder.display()
         )
     }
 }
 
-/// A store could not be opened.
+/// What the disk has refused, or whoever else uses the store. Unless said otherwise nothing was changed.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The folder holds something else. Name an empty or a new folder.
-    #[error("{path} is not an artifact store (it holds {found:?}): name an empty or a new folder")]
-    NotAStore {
-        /// The folder that was named.
-        path: PathBuf,
-        /// The entry that does not belong to a store.
-        found: String,
-    },
-    /// A newer release wrote this store. Use that release, or another folder.
-    #[error("{path} has format {found} and this release knows formats up to {known}: use the newer release")]
-    NewerFormat {
-        /// The folder of the store.
-        path: PathBuf,
-        /// The format that was found.
-        found: u64,
-        /// The newest format that this release knows.
-        known: u64,
-    },
-    /// There is no room to create the layout. Make room and open again; an existing store opens on a full disk.
+pub enum DiskError {
+    /// No room. Make room and do it again: the same store goes on.
     #[error("{shortage}")]
     Full {
         /// How much is missing where.
         shortage: Shortage,
         /// The refusal of the system.
-        source: io::Error,
-    },
-    /// The layout could not be made durable. Check the disk before the store is used.
-    #[error("syncing {path} failed: check the disk, then open the store again")]
-    Sync {
-        /// What was synced.
-        path: PathBuf,
-        /// The error of the system.
-        source: Arc<io::Error>,
-    },
-    /// Any other error of the system: a path that is no folder, a missing right, a bad device.
-    #[error("cannot {operation} {path}")]
-    Io {
-        /// What was attempted.
-        operation: &'static str,
-        /// On which file or folder.
-        path: PathBuf,
-        /// The error of the system.
-        source: io::Error,
-    },
-}
-
-/// An artifact could not be stored. Unless said otherwise nothing is visible of it and the store serves on.
-#[derive(Debug, thiserror::Error)]
-pub enum PutError {
-    /// No room. Make room and put again: the same store goes on.
-    #[error("{shortage}")]
-    Full {
-        /// How much is missing where.
-        shortage: Shortage,
-        /// The refusal of the system.
-        source: io::Error,
-    },
-    /// The bytes to store could not be read: an error of the caller's reader or file.
-    #[error("cannot read the bytes to be stored")]
-    Input {
-        /// The error of the reader.
         source: io::Error,
     },
     /// A sync failed, now or earlier: this store acknowledges nothing more, because the system forgets which bytes were
-    /// lost. Check the disk and open the store again, which verifies it. The artifact may be there, then whole.
-    #[error(
-        "syncing {path} failed, so this store takes nothing more: check the disk, then open the store again"
-    )]
+    /// lost. Check the disk and open the store again, which verifies it. What was being put or named may be there or
+    /// not; what is there is whole.
+    #[error("a sync of {path} has failed, so this store takes nothing more")]
     Poisoned {
         /// What was synced.
         path: PathBuf,
         /// The error of the system.
         source: Arc<io::Error>,
     },
-    /// A damaged copy of the same artifact is in the way and could not be moved aside. Remove it by hand.
-    #[error("a damaged copy of {digest} at {path} could not be moved to quarantine: remove it by hand")]
-    Obstructed {
-        /// The artifact.
-        digest: Digest,
-        /// The damaged copy.
-        path: PathBuf,
-    },
-    /// Any other error of the system.
-    #[error("cannot {operation} {path}")]
-    Io {
-        /// What was attempted.
-        operation: &'static str,
-        /// On which file or folder.
-        path: PathBuf,
-        /// The error of the system.
-        source: io::Error,
-    },
-}
-
-/// An artifact could not be delivered.
-#[derive(Debug, thiserror::Error)]
-pub enum GetError {
-    /// There is no such artifact. It was never put here, or it was quarantined.
-    #[error("there is no artifact {digest} in {store}")]
-    Absent {
-        /// The artifact.
-        digest: Digest,
-        /// The folder of the store.
-        store: PathBuf,
-    },
-    /// The stored bytes are not those of the digest. They are kept aside; produce the artifact again and put it.
-    #[error("artifact {digest} is damaged and was not delivered; the damaged bytes are kept at {kept_at}")]
-    Corrupt {
-        /// The artifact.
-        digest: Digest,
-        /// In `quarantine/`, or in the old place if they could not be moved.
-        kept_at: PathBuf,
-    },
-    /// Any other error of the system, a device that cannot read included.
-    #[error("cannot {operation} {path}")]
-    Io {
-        /// What was attempted.
-        operation: &'static str,
-        /// On which file or folder.
-        path: PathBuf,
-        /// The error of the system.
-        source: io::Error,
-    },
-}
-
-/// A name could not be read or set. Unless said otherwise it points to what it pointed to.
-#[derive(Debug, thiserror::Error)]
-pub enum NameError {
-    /// The text is no name. Choose another.
-    #[error("{name:?} is not a name for an artifact: {rule}")]
-    Invalid {
-        /// The text that was given.
-        name: String,
-        /// The rule that it breaks.
-        rule: NameRule,
-    },
-    /// Somebody else has set the name. Read it again, decide again, set it again.
-    #[error("name {name:?} is at version {found} and was expected {expected}")]
-    Conflict {
-        /// The name.
-        name: String,
-        /// What the caller expected.
-        expected: Expected,
-        /// The version found; 0 if the name is not set.
-        found: u64,
-    },
-    /// There is no such artifact to be named. Put it first.
-    #[error("name {name:?} cannot point to {digest}, which is not in the store: put it first")]
-    NoArtifact {
-        /// The name.
-        name: String,
-        /// The artifact that is not there.
-        digest: Digest,
-    },
-    /// The record of the name is damaged. Remove the file and set the name again.
-    #[error("the record of name {name:?} at {path} is damaged: remove that file and set the name again")]
-    Corrupt {
-        /// The name.
-        name: String,
-        /// The damaged record.
-        path: PathBuf,
-    },
-    /// Another process holds the lock of the names for too long. Find out why it hangs, then set again.
-    #[error("the lock {path} was not free within {waited_ms} ms: another process that uses this store hangs")]
+    /// Another process holds the lock for too long. Find out why it hangs, then do it again.
+    #[error("the lock {path} was not free within {waited_ms} ms")]
     Busy {
         /// The file that is locked.
         path: PathBuf,
         /// How long was waited.
         waited_ms: u64,
     },
-    /// No room. Make room and set again: the same store goes on.
-    #[error("{shortage}")]
-    Full {
-        /// How much is missing where.
-        shortage: Shortage,
-        /// The refusal of the system.
-        source: io::Error,
-    },
-    /// A sync failed, now or earlier: as for [`PutError::Poisoned`]. The name may point to the old artifact or to the
-    /// new one.
-    #[error(
-        "syncing {path} failed, so this store takes nothing more: check the disk, then open the store again"
-    )]
-    Poisoned {
-        /// What was synced.
-        path: PathBuf,
-        /// The error of the system.
-        source: Arc<io::Error>,
-    },
-    /// Any other error of the system.
+    /// Any other error of the system: a missing right, a device that cannot read.
     #[error("cannot {operation} {path}")]
     Io {
         /// What was attempted.
@@ -271,64 +108,7 @@ pub enum NameError {
     },
 }
 
-/// What nothing refers to could not be collected, or not all of it. Nothing that is referred to was touched, and what
-/// was removed stays removed: collect again.
-#[derive(Debug, thiserror::Error)]
-pub enum CollectError {
-    /// A name could not be read, so that nobody knows what it refers to. Repair the name or remove its file.
-    #[error("what is referred to is not known")]
-    Names {
-        /// What is wrong with the name.
-        #[source]
-        source: Box<NameError>,
-    },
-    /// Another process holds the lock for too long. Find out why it hangs.
-    #[error("the lock {path} was not free within {waited_ms} ms: another process that uses this store hangs")]
-    Busy {
-        /// The file that is locked.
-        path: PathBuf,
-        /// How long was waited.
-        waited_ms: u64,
-    },
-    /// A pack in which little is left could not be rewritten for want of room. The rest was collected.
-    #[error("{shortage}")]
-    Full {
-        /// How much is missing where.
-        shortage: Shortage,
-        /// The refusal of the system.
-        source: io::Error,
-    },
-    /// A sync failed, now or earlier: as for [`PutError::Poisoned`].
-    #[error(
-        "syncing {path} failed, so this store takes nothing more: check the disk, then open the store again"
-    )]
-    Poisoned {
-        /// What was synced.
-        path: PathBuf,
-        /// The error of the system.
-        source: Arc<io::Error>,
-    },
-    /// Any other error of the system.
-    #[error("cannot {operation} {path}")]
-    Io {
-        /// What was attempted.
-        operation: &'static str,
-        /// On which file or folder.
-        path: PathBuf,
-        /// The error of the system.
-        source: io::Error,
-    },
-}
-
-/// A failed operation on the disk, before it is known on whose behalf.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    Full { shortage: Shortage, source: io::Error },
-    Poisoned { path: PathBuf, source: Arc<io::Error> },
-    Io { operation: &'static str, path: PathBuf, source: io::Error },
-}
-
-impl Fault {
+impl DiskError {
     pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { operation, path: path.to_owned(), source }
     }
@@ -358,86 +138,207 @@ fn room_limit(error: &io::Error) -> Option<RoomLimit> {
     }
 }
 
-impl From<Fault> for PutError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Full { shortage, source } => Self::Full { shortage, source },
-            Fault::Poisoned { path, source } => Self::Poisoned { path, source },
-            Fault::Io { operation, path, source } => Self::Io { operation, path, source },
+/// A store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder holds something else. Name an empty or a new folder.
+    #[error("{path} is not an artifact store, since it holds {found:?}")]
+    NotAStore {
+        /// The folder that was named.
+        path: PathBuf,
+        /// The entry that does not belong to a store.
+        found: String,
+    },
+    /// A newer release wrote this store. Use that release, or another folder.
+    #[error("{path} has format {found} and this release knows formats up to {known}")]
+    NewerFormat {
+        /// The folder of the store.
+        path: PathBuf,
+        /// The format that was found.
+        found: u64,
+        /// The newest format that this release knows.
+        known: u64,
+    },
+    /// The layout could not be made or made durable, or is not to be entered. An existing store opens on a full disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// An artifact could not be stored. Nothing is visible of it, and the store serves on.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    /// The bytes to store could not be read: an error of the caller's reader or file.
+    #[error("cannot read the bytes to be stored")]
+    Input {
+        /// The error of the reader.
+        source: io::Error,
+    },
+    /// A damaged copy of the same artifact is in the way and could not be moved aside. Remove it by hand.
+    #[error("a damaged copy of {digest} at {path} could not be moved to quarantine")]
+    Obstructed {
+        /// The artifact.
+        digest: Digest,
+        /// The damaged copy.
+        path: PathBuf,
+    },
+    /// The disk took it not, or a sync failed and nobody knows.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// An artifact could not be delivered.
+#[derive(Debug, thiserror::Error)]
+pub enum GetError {
+    /// There is no such artifact. It was never put here, it was collected, or it was quarantined.
+    #[error("there is no artifact {digest} in {store}")]
+    Absent {
+        /// The artifact.
+        digest: Digest,
+        /// The folder of the store.
+        store: PathBuf,
+    },
+    /// The stored bytes are not those of the digest. What is left of them is kept aside; produce the artifact again and
+    /// put it, or remove that file to accept the loss.
+    #[error(
+        "artifact {digest} is damaged and was not delivered, and its damaged bytes are kept at {kept_at}"
+    )]
+    Corrupt {
+        /// The artifact.
+        digest: Digest,
+        /// In `quarantine/`, or in the old place if they could not be moved.
+        kept_at: PathBuf,
+    },
+    /// A damaged pack held artifacts of which not even the digests are left. Whatever was whole in it was salvaged. A name
+    /// that pointed to a lost one points to nothing now. Remove that file to accept the loss.
+    #[error("a damaged pack has lost artifacts that nobody can name, and is kept at {kept_at}")]
+    LostInPack {
+        /// In `quarantine/`, or in the old place if it could not be moved.
+        kept_at: PathBuf,
+    },
+    /// It could not be read.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// Something that is wrong with the store, as [`verify_all`](crate::Store::verify_all) has found it.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// An artifact is damaged, lost, or cannot be read.
+    #[error(transparent)]
+    Artifact(#[from] GetError),
+    /// A name cannot be read, so that nobody knows what it points to.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A name points to nothing. Produce the artifact again and put it, or remove the name.
+    #[error("name {name:?} points to {digest}, which is not in the store")]
+    Dangling {
+        /// The name.
+        name: String,
+        /// The artifact that is not there.
+        digest: Digest,
+    },
+}
+
+/// A name could not be read or set. It points to what it pointed to, unless a sync failed: then it may point to either.
+#[derive(Debug, thiserror::Error)]
+pub enum NameError {
+    /// The text is no name. Choose another.
+    #[error("{name:?} is not a name for an artifact: {rule}")]
+    Invalid {
+        /// The text that was given.
+        name: String,
+        /// The rule that it breaks.
+        rule: NameRule,
+    },
+    /// Somebody else has set the name. Read it again, decide again, set it again.
+    #[error("name {name:?} is at version {found} and was expected {expected}")]
+    Conflict {
+        /// The name.
+        name: String,
+        /// What the caller expected.
+        expected: Expected,
+        /// The version found; 0 if the name is not set.
+        found: u64,
+    },
+    /// There is no such artifact to be named. Put it first.
+    #[error("name {name:?} cannot point to {digest}, which is not in the store")]
+    NoArtifact {
+        /// The name.
+        name: String,
+        /// The artifact that is not there.
+        digest: Digest,
+    },
+    /// The record of the name is damaged. Remove the file and set the name again.
+    #[error("the record of name {name:?} at {path} is damaged")]
+    Corrupt {
+        /// The name.
+        name: String,
+        /// The damaged record.
+        path: PathBuf,
+    },
+    /// The record could not be read or written.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// What nothing refers to could not be collected, or not all of it. Nothing that is referred to was touched, and what
+/// was removed stays removed: collect again.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// A name could not be read, so that nobody knows what it refers to. Repair the name or remove its file.
+    #[error("what is referred to is not known")]
+    Names {
+        /// What is wrong with the name.
+        #[source]
+        source: Box<NameError>,
+    },
+    /// Something could not be read, removed, or rewritten for want of room. The rest may have been collected.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error;
+
+    #[test]
+    fn an_error_is_one_clause_and_leaves_the_words_of_its_source_to_the_source() {
+        const SOURCE: &str = "the words of the system";
+        let source = || io::Error::other(SOURCE);
+        let path = || PathBuf::from("/s");
+        let full = |limit| {
+            let folder = path();
+            DiskError::Full {
+                shortage: Shortage { limit, folder, needed_bytes: 1, free_bytes: 2, free_files: 3 },
+                source: source(),
+            }
+        };
+        let poisoned = || DiskError::Poisoned { path: path(), source: Arc::new(source()) };
+        let names = NameError::from(DiskError::io("read", &path(), source()));
+        let errors: [Box<dyn Error>; 10] = [
+            Box::new(full(RoomLimit::Disk)),
+            Box::new(full(RoomLimit::Memory)),
+            Box::new(poisoned()),
+            Box::new(DiskError::io("read", &path(), source())),
+            Box::new(OpenError::from(poisoned())),
+            Box::new(PutError::Input { source: source() }),
+            Box::new(PutError::from(full(RoomLimit::Quota))),
+            Box::new(GetError::from(DiskError::io("open", &path(), source()))),
+            Box::new(NameError::from(full(RoomLimit::FileSize))),
+            Box::new(CollectError::Names { source: Box::new(names) }),
+        ];
+        for error in &errors {
+            let text = error.to_string();
+            assert!(text.starts_with(|first: char| first.is_lowercase()), "{text}");
+            assert!(!text.contains(['\n', ';']) && !text.ends_with('.') && !text.contains(SOURCE), "{text}");
+            let mut last: &dyn Error = error.as_ref();
+            while let Some(source) = last.source() {
+                last = source;
+            }
+            assert_eq!(last.to_string(), SOURCE, "{text}");
         }
-    }
-}
-
-impl From<Fault> for NameError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Full { shortage, source } => Self::Full { shortage, source },
-            Fault::Poisoned { path, source } => Self::Poisoned { path, source },
-            Fault::Io { operation, path, source } => Self::Io { operation, path, source },
-        }
-    }
-}
-
-impl From<Fault> for CollectError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Full { shortage, source } => Self::Full { shortage, source },
-            Fault::Poisoned { path, source } => Self::Poisoned { path, source },
-            Fault::Io { operation, path, source } => Self::Io { operation, path, source },
-        }
-    }
-}
-
-impl From<Fault> for OpenError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Full { shortage, source } => Self::Full { shortage, source },
-            Fault::Poisoned { path, source } => Self::Sync { path, source },
-            Fault::Io { operation, path, source } => Self::Io { operation, path, source },
-        }
-    }
-}
-
-/// A failed read of the disk; only [`Fault::Io`] has a counterpart for readers.
-#[derive(Debug)]
-pub(crate) struct ReadFault {
-    pub(crate) operation: &'static str,
-    pub(crate) path: PathBuf,
-    pub(crate) source: io::Error,
-}
-
-impl ReadFault {
-    pub(crate) fn new(operation: &'static str, path: &Path, source: io::Error) -> Self {
-        Self { operation, path: path.to_owned(), source }
-    }
-}
-
-impl From<ReadFault> for Fault {
-    fn from(ReadFault { operation, path, source }: ReadFault) -> Self {
-        Self::Io { operation, path, source }
-    }
-}
-
-impl From<ReadFault> for GetError {
-    fn from(ReadFault { operation, path, source }: ReadFault) -> Self {
-        Self::Io { operation, path, source }
-    }
-}
-
-impl From<ReadFault> for PutError {
-    fn from(fault: ReadFault) -> Self {
-        Fault::from(fault).into()
-    }
-}
-
-impl From<ReadFault> for CollectError {
-    fn from(fault: ReadFault) -> Self {
-        Fault::from(fault).into()
-    }
-}
-
-impl From<ReadFault> for NameError {
-    fn from(fault: ReadFault) -> Self {
-        Fault::from(fault).into()
+        // The family of the disk is carried, not told twice.
+        assert_eq!(PutError::from(poisoned()).to_string(), poisoned().to_string());
     }
 }

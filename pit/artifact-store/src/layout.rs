@@ -1,8 +1,9 @@
 //! The folders and the format of a store: made once, recognised ever after.
 //!
 //! ```text
-//!   nothing --folders made and synced, format 2 linked--> format 2
-//!   format 1 --packs/ made and synced, format replaced--> format 2
+//!   nothing --folders made and synced, format 3 linked--> format 3
+//!   format 1 --packs/ made and synced, format replaced--> format 3
+//!   format 2 --format replaced--> format 3     (its packs have no records: they are read, new ones are written with them)
 //! ```
 //!
 //! The file `format` is written last: where it is, the layout is complete and durable. Two processes may create the
@@ -13,12 +14,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::disk::{Disk, Folder};
-use crate::error::{Fault, OpenError};
+use crate::error::{DiskError, OpenError};
 use crate::root::{FLOOR_FILE, LOCK_FILE, Root, SUSPECT_FILE, VERIFIED_FILE};
 use crate::temporary::{Temporary, sweep};
 
 /// The newest format that this release reads, and the one that it writes.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 const FORMAT_FILE: &str = "format";
 const FORMAT_WORDS: &str = "symphony artifact-store format ";
 /// LIMIT: bytes of the format file that are read.
@@ -47,7 +48,7 @@ enum Found {
 
 /// Opens the layout, creates what is missing, and brings an older format up to date.
 pub(crate) fn open(path: &Path, disk: Arc<dyn Disk>) -> Result<Opened, OpenError> {
-    let path = std::path::absolute(path).map_err(|error| Fault::io("find", path, error))?;
+    let path = std::path::absolute(path).map_err(|error| DiskError::io("find", path, error))?;
     let folder = ensure_folder(disk.as_ref(), &path)?;
     let found = check_format(disk.as_ref(), &folder)?;
     if found == Found::Nothing {
@@ -57,8 +58,9 @@ pub(crate) fn open(path: &Path, disk: Arc<dyn Disk>) -> Result<Opened, OpenError
     for name in FOLDERS {
         has_changed |= make_folder(disk.as_ref(), &folder, name)?;
     }
-    let inside =
-        |name| folder.open_inside(name).map_err(|error| Fault::io("open", &folder.path().join(name), error));
+    let inside = |name| {
+        folder.open_inside(name).map_err(|error| DiskError::io("open", &folder.path().join(name), error))
+    };
     let [objects, temporary, names, quarantine, packs] = FOLDERS;
     let folders = [inside(objects)?, inside(temporary)?, inside(names)?, inside(quarantine)?, inside(packs)?];
     let root = Arc::new(Root::new(disk, folder, folders));
@@ -81,19 +83,19 @@ pub(crate) fn open(path: &Path, disk: Arc<dyn Disk>) -> Result<Opened, OpenError
 }
 
 /// A sync failed while the store was last written, and nobody has verified it since.
-pub(crate) fn is_suspect(root: &Root) -> Result<bool, Fault> {
+pub(crate) fn is_suspect(root: &Root) -> Result<bool, DiskError> {
     match root.folder.stat(SUSPECT_FILE.as_ref()) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Fault::io("stat", &root.folder.path().join(SUSPECT_FILE), error)),
+        Err(error) => Err(DiskError::io("stat", &root.folder.path().join(SUSPECT_FILE), error)),
     }
 }
 
 /// Everything was verified: what is visible is made durable, then the word of warning goes.
-pub(crate) fn clear_suspicion(root: &Root) -> Result<(), Fault> {
+pub(crate) fn clear_suspicion(root: &Root) -> Result<(), DiskError> {
     let path = root.objects.path();
-    for shard in root.objects.entries().map_err(|error| Fault::io("list", path, error))? {
-        let shard = shard.map_err(|error| Fault::io("list", path, error))?;
+    for shard in root.objects.entries().map_err(|error| DiskError::io("list", path, error))? {
+        let shard = shard.map_err(|error| DiskError::io("list", path, error))?;
         // What is no folder is none of ours.
         if let Some(Ok(shard)) = shard.to_str().map(|shard| root.objects.open_inside(shard)) {
             root.sync_folder(&shard)?;
@@ -104,43 +106,43 @@ pub(crate) fn clear_suspicion(root: &Root) -> Result<(), Fault> {
     }
     match root.disk.remove(&root.folder, SUSPECT_FILE) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Fault::io("remove", &root.folder.path().join(SUSPECT_FILE), error))
+            Err(DiskError::io("remove", &root.folder.path().join(SUSPECT_FILE), error))
         }
         _ => root.sync_folder(&root.folder),
     }
 }
 
 /// Opens the folder of the store; makes it and its parents durable where they are missing.
-fn ensure_folder(disk: &dyn Disk, path: &Path) -> Result<Folder, Fault> {
+fn ensure_folder(disk: &dyn Disk, path: &Path) -> Result<Folder, DiskError> {
     let open = || Folder::open(path);
     match (open(), path.parent(), path.file_name().and_then(|name| name.to_str())) {
         (Err(error), Some(parent), Some(name)) if error.kind() == io::ErrorKind::NotFound => {
             let parent = ensure_folder(disk, parent)?;
             if make_folder(disk, &parent, name)? {
-                disk.sync_folder(&parent).map_err(|source| Fault::Poisoned {
+                disk.sync_folder(&parent).map_err(|source| DiskError::Poisoned {
                     path: parent.path().to_owned(),
                     source: Arc::new(source),
                 })?;
             }
-            open().map_err(|error| Fault::io("open", path, error))
+            open().map_err(|error| DiskError::io("open", path, error))
         }
-        (opened, ..) => opened.map_err(|error| Fault::io("open", path, error)),
+        (opened, ..) => opened.map_err(|error| DiskError::io("open", path, error)),
     }
 }
 
 /// Says whether it made the folder; another process may have been faster.
-fn make_folder(disk: &dyn Disk, parent: &Folder, name: &str) -> Result<bool, Fault> {
+fn make_folder(disk: &dyn Disk, parent: &Folder, name: &str) -> Result<bool, DiskError> {
     match disk.make_folder(parent, name) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(Fault::of_growth("make", &parent.path().join(name), parent, 0, error)),
+        Err(error) => Err(DiskError::of_growth("make", &parent.path().join(name), parent, 0, error)),
     }
 }
 
 /// Refuses a store of a newer release.
 fn check_format(disk: &dyn Disk, folder: &Folder) -> Result<Found, OpenError> {
     let path = folder.path().join(FORMAT_FILE);
-    let fault = |operation, error| OpenError::from(Fault::io(operation, &path, error));
+    let fault = |operation, error| OpenError::from(DiskError::io(operation, &path, error));
     let file = match disk.open(folder, FORMAT_FILE) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
@@ -165,7 +167,7 @@ fn parse_format(text: &[u8]) -> Option<u64> {
 /// A folder without a format may be empty or hold what an interrupted creation left, nothing else: nobody's home
 /// folder becomes a store by a slip of the hand.
 fn check_foreign(folder: &Folder) -> Result<(), OpenError> {
-    let fault = |error| Fault::io("list", folder.path(), error);
+    let fault = |error| DiskError::io("list", folder.path(), error);
     for name in folder.entries().map_err(fault)? {
         let name = name.map_err(fault)?;
         // Another process may have written the format since we looked for it, and more after that.
@@ -185,22 +187,23 @@ fn format_text() -> String {
     format!("{FORMAT_WORDS}{FORMAT}\n")
 }
 
-fn write_format(root: &Arc<Root>) -> Result<(), Fault> {
+fn write_format(root: &Arc<Root>) -> Result<(), DiskError> {
     let mut file = Temporary::create(root)?;
     file.append(format_text().as_bytes(), None)?;
     file.sync()?;
     match file.link(&root.folder, FORMAT_FILE) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             let path = root.folder.path().join(FORMAT_FILE);
-            Err(Fault::of_growth("link", &path, &root.folder, file.bytes(), error))
+            Err(DiskError::of_growth("link", &path, &root.folder, file.bytes(), error))
         }
         _ => root.sync_folder(&root.folder),
     }
 }
 
-/// The store of an older release holds nothing that this one reads differently; it only lacks the folder of the packs,
-/// which is there and durable by now. From here on the older release refuses it, since it would not find packed ones.
-fn replace_format(root: &Arc<Root>) -> Result<(), Fault> {
+/// The store of an older release holds nothing that this one reads differently; the first lacks the folder of the packs,
+/// which is there and durable by now. From here on the older release refuses it, since it would not find packed ones, or
+/// take their packs for damaged.
+fn replace_format(root: &Arc<Root>) -> Result<(), DiskError> {
     let mut file = Temporary::create_named(root)?;
     file.append(format_text().as_bytes(), None)?;
     file.sync()?;

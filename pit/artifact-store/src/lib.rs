@@ -21,7 +21,8 @@
 //! [`put_bytes`](Store::put_bytes), [`put_reader`](Store::put_reader), [`put_file`](Store::put_file),
 //! [`adopt_file`](Store::adopt_file), [`put_memfd`](Store::put_memfd), [`writer`](Store::writer); many small ones at once
 //! by [`put_batch`](Store::put_batch). [`get`](Store::get) delivers a slice, and a descriptor for another process.
-//! [`put_ephemeral`](Store::put_ephemeral) holds bytes in sealed memory, without a disk.
+//! [`put_ephemeral`](Store::put_ephemeral) holds bytes in sealed memory, without a disk;
+//! [`create_ephemeral`](Store::create_ephemeral) makes memory for another process to fill, which is then not copied.
 //!
 //! # On the disk
 //! ```text
@@ -31,13 +32,13 @@
 //!   packs/            many small artifacts in one file
 //!   names/            one record per name; '/' in a name is '\' here
 //!   floor             the highest version of a name that was removed
-//!   quarantine/       damaged artifacts, by the digest that they should have had
+//!   quarantine/       damaged artifacts, by the digest that they should have had, and damaged packs
 //!   tmp/              files that are being written; a dead writer's are swept when a store is opened
 //!   verified          what was verified since the machine was started: a hint, never synced
 //!   suspect           a sync has failed: the next opening verifies everything
 //! ```
-//! Any number of processes may use one folder at once. A store of the first format (no packs) is brought to the present
-//! one when it is opened; processes of an older release that have it open then must be ended before anything is
+//! Any number of processes may use one folder at once. A store of an older format (no packs, or packs that cannot be
+//! salvaged) is brought to the present one when it is opened; processes of an older release that have it open then must be ended before anything is
 //! collected, since they pin nothing.
 //!
 //! # What keeps an artifact
@@ -45,9 +46,9 @@
 //! [`collect`](Store::collect), which removes the rest.
 //!
 //! # When the disk fails
-//! Without room a put is refused with [`PutError::Full`], nothing of it is visible, and the same store goes on when
+//! Without room a put is refused with [`DiskError::Full`], nothing of it is visible, and the same store goes on when
 //! there is room. After a failed sync the system forgets what was lost, so a store takes nothing more
-//! ([`PutError::Poisoned`]); it still delivers. Opening it again verifies everything first.
+//! ([`DiskError::Poisoned`]); it still delivers. Opening it again verifies everything first.
 //!
 //! # What it does not promise
 //! What a disk does with synced bytes when the power goes is the disk's affair. What a disk does to bytes behind an
@@ -84,6 +85,8 @@ mod ephemeral;
 mod batch;
 mod pack;
 mod packs;
+mod salvage;
+mod mend;
 
 // What there is, what it is called, and what goes.
 mod list;
@@ -95,8 +98,10 @@ pub use artifact::Artifact;
 pub use collect::Collected;
 pub use digest::{DIGEST_BYTES, Digest, ParseDigestError};
 pub use disk::{Disk, Folder, RealDisk};
-pub use ephemeral::EPHEMERAL_BYTES_MAX;
-pub use error::{CollectError, GetError, NameError, OpenError, PutError, RoomLimit, Shortage};
+pub use ephemeral::{EPHEMERAL_BYTES_MAX, EphemeralMemory};
+pub use error::{
+    CollectError, DiskError, GetError, NameError, OpenError, PutError, RoomLimit, Shortage, VerifyError,
+};
 pub use list::{List, Listed};
 pub use names::{Expected, NAME_BYTES_MAX, NameRule, Named};
 pub use pack::PACKED_BYTES_MAX;

@@ -1,16 +1,18 @@
-//! Walking through all artifacts: those with files of their own one folder at a time, then the packed ones.
+//! Walking through all artifacts: what was lost, those with files of their own one folder at a time, the packed ones.
 //!
 //! What is put or removed during a walk may or may not be met. Files whose names are no digests are passed over.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::digest::Digest;
+use crate::digest::{Digest, DigestHash};
 use crate::disk::Folder;
-use crate::error::{GetError, ReadFault};
+use crate::error::{DiskError, GetError, NameError, VerifyError};
 use crate::look::Spot;
+use crate::names::Named;
 use crate::packs::Place;
 use crate::remembered::size_of_stat;
 use crate::root::Root;
@@ -30,9 +32,13 @@ pub struct Listed {
 /// Iterator over all artifacts in no order to rely on. One that lies in a pack and in a file of its own is met once.
 ///
 /// # Errors
-/// An item is an error if a folder cannot be read; the walk goes on with the next one.
+/// An item is [`GetError::Corrupt`] for each artifact that was found damaged earlier, by whichever process, lies in
+/// quarantine and was not put again; [`GetError::LostInPack`] for each pack in which others were lost; another error if a
+/// folder cannot be read, and the walk goes on with the next one.
 pub struct List {
     store: Store,
+    /// `None` before the first step.
+    lost: Option<std::vec::IntoIter<GetError>>,
     files: Files,
     /// `None` until all files were met.
     packed: Option<std::vec::IntoIter<(Digest, Place)>>,
@@ -62,18 +68,19 @@ impl Iterator for List {
     type Item = Result<Listed, GetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let lost = self.lost.get_or_insert_with(|| self.store.find_lost().into_iter());
+        if let Some(loss) = lost.next() {
+            return Some(Err(loss));
+        }
         let packed = match &mut self.packed {
             Some(packed) => packed,
             none => {
                 if let Some(listed) = self.files.next() {
                     return Some(listed.map_err(GetError::from));
                 }
-                let loaded = self.store.load_packs();
-                let packed = none.insert(self.store.packs.all().into_iter());
-                if let Err(fault) = loaded {
-                    return Some(Err(fault.into()));
-                }
-                packed
+                // What cannot be read was told at the beginning.
+                let _is_loaded = self.store.load_packs().is_ok();
+                none.insert(self.store.packs.all().into_iter())
             }
         };
         packed.find_map(|(digest, place)| self.store.list_packed(digest, &place)).map(Ok)
@@ -81,7 +88,7 @@ impl Iterator for List {
 }
 
 impl Iterator for Files {
-    type Item = Result<Listed, ReadFault>;
+    type Item = Result<Listed, DiskError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -94,7 +101,7 @@ impl Iterator for Files {
             let entry = match shard.entries.next() {
                 Some(Ok(entry)) => entry,
                 Some(Err(error)) => {
-                    let fault = ReadFault::new("list", shard.folder.path(), error);
+                    let fault = DiskError::io("list", shard.folder.path(), error);
                     self.open = None;
                     return Some(Err(fault));
                 }
@@ -112,7 +119,7 @@ impl Iterator for Files {
 }
 
 impl Files {
-    fn open_next(&mut self) -> Option<Result<(), ReadFault>> {
+    fn open_next(&mut self) -> Option<Result<(), DiskError>> {
         loop {
             let shard = u8::try_from(self.next_shard).ok()?;
             self.next_shard += 1;
@@ -125,7 +132,7 @@ impl Files {
             match opened {
                 Ok(shard) => self.open = Some(shard),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Some(Err(ReadFault::new("open", &path, error))),
+                Err(error) => return Some(Err(DiskError::io("open", &path, error))),
             }
             return Some(Ok(()));
         }
@@ -145,15 +152,29 @@ fn modified(stat: &rustix::fs::Stat) -> SystemTime {
 }
 
 impl Store {
-    /// All artifacts, without verifying them.
+    /// All artifacts, without verifying them, and what was lost. Damaged packs are put in order first: what is whole in
+    /// them is copied into new ones.
     #[must_use]
     pub fn list(&self) -> List {
-        List { store: self.clone(), files: self.files(), packed: None }
+        List { store: self.clone(), lost: None, files: self.files(), packed: None }
     }
 
     /// Those with files of their own.
     pub(crate) fn files(&self) -> Files {
         Files { root: Arc::clone(&self.root), next_shard: 0, open: None }
+    }
+
+    /// What is known to be lost, and what keeps us from knowing more.
+    fn find_lost(&self) -> Vec<GetError> {
+        self.packs.forget_unreadable();
+        let loaded = self.load_packs();
+        self.mend_packs();
+        let mut found: Vec<GetError> = loaded.err().into_iter().map(GetError::from).collect();
+        match self.losses() {
+            Ok(losses) => found.extend(losses),
+            Err(error) => found.push(error.into()),
+        }
+        found
     }
 
     /// A packed one, unless its pack is gone or it has a file of its own, with which it was met.
@@ -165,10 +186,43 @@ impl Store {
         Some(Listed { digest, bytes: u64::from(place.bytes), modified: modified(&stat) })
     }
 
-    /// Verifies all artifacts, one per step of the iterator: its digest, and its length or what is wrong with it. A
-    /// folder that cannot be listed yields nothing here; [`list`](Self::list) tells.
-    pub fn verify_all(&self) -> impl Iterator<Item = (Digest, Result<u64, GetError>)> + use<> {
-        let store = self.clone();
-        self.list().flatten().map(move |listed| (listed.digest, store.verify(&listed.digest)))
+    /// Verifies everything, one thing per step of the iterator: all artifacts, what was lost before, and that names point
+    /// to something. Gives the digest, where one is known, and its length or what is wrong; each loss once.
+    pub fn verify_all(&self) -> impl Iterator<Item = (Option<Digest>, Result<u64, VerifyError>)> + use<> {
+        let (store, mut artifacts, mut names) = (self.clone(), self.list(), None);
+        let mut told = HashSet::default();
+        std::iter::from_fn(move || {
+            let Some(listed) = artifacts.next() else {
+                // Only when all artifacts were looked at is it known which are there.
+                return names.get_or_insert_with(|| store.verify_names(&told).into_iter()).next();
+            };
+            let verified = match listed {
+                Ok(Listed { digest, .. }) => (Some(digest), store.verify(&digest).map_err(VerifyError::from)),
+                Err(error @ GetError::Corrupt { digest, .. }) => (Some(digest), Err(error.into())),
+                Err(error) => (None, Err(error.into())),
+            };
+            if let (Some(digest), Err(_)) = &verified {
+                told.insert(*digest);
+            }
+            Some(verified)
+        })
+    }
+
+    /// Names that cannot be read or point to nothing, other than to what was told of already.
+    fn verify_names(
+        &self,
+        told: &HashSet<Digest, DigestHash>,
+    ) -> Vec<(Option<Digest>, Result<u64, VerifyError>)> {
+        let wrong = |named: Result<Named, NameError>| match named {
+            Ok(Named { digest, .. }) if told.contains(&digest) || self.is_listed(&digest) => None,
+            Ok(Named { name, digest, .. }) => {
+                Some((Some(digest), Err(VerifyError::Dangling { name, digest })))
+            }
+            Err(error) => Some((None, Err(error.into()))),
+        };
+        match self.names("") {
+            Ok(names) => names.filter_map(wrong).collect(),
+            Err(error) => vec![(None, Err(error.into()))],
+        }
     }
 }

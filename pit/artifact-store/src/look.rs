@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Advice, FileType};
 
 use crate::digest::{DIGEST_BYTES, Digest, Hasher};
-use crate::error::ReadFault;
+use crate::error::DiskError;
 use crate::packs::Place;
 use crate::pin::{Locked, Pin};
 use crate::remembered::Identity;
@@ -108,7 +108,7 @@ impl Spot {
 
 impl Store {
     /// Looks for an artifact; moves what is damaged to quarantine.
-    pub(crate) fn look(&self, digest: &Digest, trust: Trust) -> Result<Sight, ReadFault> {
+    pub(crate) fn look(&self, digest: &Digest, trust: Trust) -> Result<Sight, DiskError> {
         match self.look_file(digest, trust)? {
             Sight::Absent => self.look_packed(digest, trust),
             sight => Ok(sight),
@@ -116,7 +116,7 @@ impl Store {
     }
 
     /// Looks, and pins what is found.
-    pub(crate) fn look_pinned(&self, digest: &Digest) -> Result<(Sight, Option<Pin>), ReadFault> {
+    pub(crate) fn look_pinned(&self, digest: &Digest) -> Result<(Sight, Option<Pin>), DiskError> {
         let deadline = Instant::now() + Duration::from_millis(LOCK_WAIT_MS_MAX);
         loop {
             let sight = self.look(digest, Trust::Memory)?;
@@ -127,16 +127,16 @@ impl Store {
             // A collector is deciding about this very file, which takes it one check and one removal.
             if Instant::now() >= deadline {
                 let error = io::Error::from(io::ErrorKind::TimedOut);
-                return Err(ReadFault::new("pin", &self.path_of(digest), error));
+                return Err(DiskError::io("pin", &self.path_of(digest), error));
             }
             std::thread::sleep(PIN_PAUSE);
         }
     }
 
     /// Pins what was found; nothing if a collector holds it or was faster.
-    fn pin_sound(&self, digest: &Digest, sound: &Sound) -> Result<Option<Pin>, ReadFault> {
+    fn pin_sound(&self, digest: &Digest, sound: &Sound) -> Result<Option<Pin>, DiskError> {
         let path = self.path_of(digest);
-        let fault = |operation, error| ReadFault::new(operation, &path, error);
+        let fault = |operation, error| DiskError::io(operation, &path, error);
         let (Sound::File { file, .. } | Sound::Packed { file, .. }) = sound;
         // A duplicate shares the lock of the first, so that it holds as long as the pin does.
         let own = file.try_clone().map_err(|error| fault("duplicate", error))?;
@@ -155,9 +155,9 @@ impl Store {
         }
     }
 
-    pub(crate) fn look_file(&self, digest: &Digest, trust: Trust) -> Result<Sight, ReadFault> {
+    pub(crate) fn look_file(&self, digest: &Digest, trust: Trust) -> Result<Sight, DiskError> {
         let spot = Spot::of(digest);
-        let fault = |operation, error| ReadFault::new(operation, &self.path_of(digest), error);
+        let fault = |operation, error| DiskError::io(operation, &self.path_of(digest), error);
         let mut sight = Sight::Absent;
         for _ in 0..LOOKS_MAX {
             let file = match self.root.disk.open(&self.root.objects, spot.relative()) {
@@ -192,7 +192,7 @@ impl Store {
         file: &File,
         path: &std::path::Path,
         trust: Trust,
-    ) -> Result<(Digest, u64), ReadFault> {
+    ) -> Result<(Digest, u64), DiskError> {
         if trust == Trust::Nothing {
             // Pages that are clean and not mapped are read from the device again. Advice may be refused: then the page
             // cache is what gets verified.
@@ -211,7 +211,7 @@ impl Store {
                     bytes += count as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(ReadFault::new("read", path, error)),
+                Err(error) => return Err(DiskError::io("read", path, error)),
             }
         }
     }

@@ -9,10 +9,10 @@ use std::io;
 
 use crate::digest::Digest;
 use crate::disk::Folder;
-use crate::error::{Fault, NameError, ReadFault};
+use crate::error::{DiskError, NameError};
 use crate::look::Sight;
 use crate::record::{self, RECORD_BYTES_MAX};
-use crate::root::{FLOOR_FILE, HeldLock, LockFault};
+use crate::root::FLOOR_FILE;
 use crate::store::Store;
 use crate::temporary::Temporary;
 
@@ -93,7 +93,7 @@ impl Store {
         let (Sight::Sound(_), Some(_pin)) = self.look_pinned(digest)? else {
             return Err(NameError::NoArtifact { name: name.to_owned(), digest: *digest });
         };
-        let _lock = self.lock_names()?;
+        let _lock = self.root.lock()?;
         let before = match self.find_expected(name, expected)? {
             Some(named) => named.version,
             None => self.read_floor()?,
@@ -111,7 +111,7 @@ impl Store {
     pub fn remove_name(&self, name: &str, expected: Expected) -> Result<Option<Named>, NameError> {
         check(name)?;
         self.root.check_sound()?;
-        let _lock = self.lock_names()?;
+        let _lock = self.root.lock()?;
         let Some(named) = self.find_expected(name, expected)? else { return Ok(None) };
         // First the floor: a name must never begin again below a version that somebody has seen.
         if self.read_floor()? < named.version {
@@ -119,17 +119,10 @@ impl Store {
         }
         let path = self.root.names.path().join(file_name(name));
         let removed = self.root.disk.remove(&self.root.names, &file_name(name));
-        removed.map_err(|error| Fault::io("remove", &path, error))?;
+        removed.map_err(|error| DiskError::io("remove", &path, error))?;
         self.root.sync_folder(&self.root.names)?;
         self.root.check_sound()?;
         Ok(Some(named))
-    }
-
-    fn lock_names(&self) -> Result<HeldLock<'_>, NameError> {
-        self.root.lock().map_err(|fault| match fault {
-            LockFault::Busy { path, waited_ms } => NameError::Busy { path, waited_ms },
-            LockFault::Read(fault) => fault.into(),
-        })
     }
 
     fn find_expected(&self, name: &str, expected: Expected) -> Result<Option<Named>, NameError> {
@@ -187,11 +180,11 @@ impl Store {
         let store = self.clone();
         let prefix = prefix.to_owned();
         let path = self.root.names.path().to_owned();
-        let entries = self.root.names.entries().map_err(|error| Fault::io("list", &path, error))?;
+        let entries = self.root.names.entries().map_err(|error| DiskError::io("list", &path, error))?;
         Ok(entries.filter_map(move |entry| {
             let entry = match entry {
                 Ok(entry) => entry,
-                Err(error) => return Some(Err(Fault::io("list", &path, error).into())),
+                Err(error) => return Some(Err(DiskError::io("list", &path, error).into())),
             };
             let name = entry.to_str()?.replace(SLASH_ON_DISK, "/");
             if !name.starts_with(&prefix) || check(&name).is_err() {
@@ -215,8 +208,8 @@ impl Store {
     }
 
     /// A small file, as far as a record can reach.
-    fn read_file(&self, folder: &Folder, name: &str) -> Result<Option<Vec<u8>>, ReadFault> {
-        let fault = |operation, error| ReadFault::new(operation, &folder.path().join(name), error);
+    fn read_file(&self, folder: &Folder, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
+        let fault = |operation, error| DiskError::io(operation, &folder.path().join(name), error);
         let file = match self.root.disk.open(folder, name) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

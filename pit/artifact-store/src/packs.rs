@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   unknown --listed, head right--> known --file gone--> forgotten     (rewritten or removed by a collector)
-//!      \----listed, head wrong---> quarantine/pack-NAME
+//!      \----listed, head wrong---> known as far as it is whole, replaced if that can be (`mend`)
 //! ```
 //!
 //! The index is in memory, read from the heads of the packs when an artifact has no file of its own. A pack that another
@@ -19,10 +19,11 @@ use parking_lot::RwLock;
 use rustix::fs::Advice;
 
 use crate::digest::{Digest, DigestHash};
-use crate::error::ReadFault;
+use crate::error::DiskError;
 use crate::look::{LOOKS_MAX, Sight, Sound, Trust};
+use crate::mend::Damaged;
 use crate::pack::{self, HEAD_BYTES, Item};
-use crate::remembered::{Identity, size_of_stat};
+use crate::remembered::size_of_stat;
 use crate::root::Root;
 use crate::store::Store;
 use crate::temporary::Temporary;
@@ -48,6 +49,8 @@ struct Index {
     /// Two processes may have packed the same artifact: the copies that are not in `places`.
     copies: Vec<(Digest, Place)>,
     known: HashSet<Arc<str>>,
+    /// Of these, those whose head or index is wrong.
+    damaged: HashMap<Arc<str>, Damaged>,
 }
 
 impl Index {
@@ -97,6 +100,32 @@ impl Packs {
         }
     }
 
+    pub(crate) fn add_damaged(&self, name: &str, damaged: Damaged) {
+        self.0.write().damaged.insert(name.into(), damaged);
+    }
+
+    /// Damaged packs that are still in their places.
+    pub(crate) fn damaged(&self) -> Vec<(Arc<str>, Damaged)> {
+        self.0.read().damaged.iter().map(|(name, damaged)| (Arc::clone(name), damaged.clone())).collect()
+    }
+
+    /// What a device could not read it may read the next time.
+    pub(crate) fn forget_unreadable(&self) {
+        for (name, damaged) in self.damaged() {
+            if damaged.has_unreadable {
+                self.forget(&name);
+            }
+        }
+    }
+
+    /// Where an artifact lies in other packs than this one.
+    pub(crate) fn others(&self, digest: &Digest, pack: &str) -> Vec<Place> {
+        let index = self.0.read();
+        let copies = index.copies.iter().filter(|(other, _)| other == digest).map(|(_, place)| place);
+        let places = index.places.get(digest).into_iter().chain(copies);
+        places.filter(|place| &*place.pack != pack).cloned().collect()
+    }
+
     /// The copy at this place is damaged; another one takes its turn.
     fn drop_place(&self, digest: &Digest, damaged: &Place) {
         let mut index = self.0.write();
@@ -113,6 +142,7 @@ impl Packs {
     pub(crate) fn forget(&self, pack: &str) {
         let mut index = self.0.write();
         index.known.remove(pack);
+        index.damaged.remove(pack);
         index.copies.retain(|(_, place)| &*place.pack != pack);
         index.places.retain(|_, place| &*place.pack != pack);
         for (digest, place) in std::mem::take(&mut index.copies) {
@@ -160,19 +190,19 @@ pub(crate) fn read_exact_at(
 
 impl Store {
     /// Looks for a packed artifact. Its bytes are read and verified each time: they are few.
-    pub(crate) fn look_packed(&self, digest: &Digest, trust: Trust) -> Result<Sight, ReadFault> {
+    pub(crate) fn look_packed(&self, digest: &Digest, trust: Trust) -> Result<Sight, DiskError> {
         let mut damaged = None;
         for _ in 0..LOOKS_MAX {
-            let place = match self.packs.place(digest) {
-                Some(place) => place,
-                None => {
-                    self.load_packs()?;
-                    match self.packs.place(digest) {
-                        Some(place) => place,
-                        None => break,
-                    }
+            let mut place = self.packs.place(digest);
+            if place.is_none() {
+                let loaded = self.load_packs();
+                place = self.packs.place(digest);
+                // It may lie in one that could not be read.
+                if place.is_none() && damaged.is_none() {
+                    loaded?;
                 }
-            };
+            }
+            let Some(place) = place else { break };
             let path = self.root.packs.path().join(&*place.pack);
             let file = match self.root.disk.open(&self.root.packs, &place.pack) {
                 Ok(file) => file,
@@ -180,7 +210,7 @@ impl Store {
                     self.packs.forget(&place.pack);
                     continue;
                 }
-                Err(error) => return Err(ReadFault::new("open", &path, error)),
+                Err(error) => return Err(DiskError::io("open", &path, error)),
             };
             if trust == Trust::Nothing {
                 // From the device, as far as the page cache lets it go.
@@ -188,7 +218,7 @@ impl Store {
             }
             let mut bytes = vec![0_u8; place.bytes as usize];
             let is_there = read_exact_at(&self.root, &file, &mut bytes, place.offset)
-                .map_err(|error| ReadFault::new("read", &path, error))?;
+                .map_err(|error| DiskError::io("read", &path, error))?;
             if is_there && Digest::of(&bytes) == *digest {
                 return Ok(Sight::Sound(Sound::Packed { file, place, bytes }));
             }
@@ -199,19 +229,19 @@ impl Store {
     }
 
     /// A copy of what a pack holds in the place of an artifact, for people to look at.
-    pub(crate) fn keep_damaged(&self, digest: &Digest, bytes: &[u8]) -> Option<PathBuf> {
-        let mut copy = Temporary::create_named(&self.root).ok()?;
-        copy.append(bytes, None).ok()?;
+    pub(crate) fn keep_damaged(&self, digest: &Digest, bytes: &[u8]) -> Result<PathBuf, DiskError> {
+        let mut copy = Temporary::create_named(&self.root)?;
+        copy.append(bytes, None)?;
         let kept = digest.to_string();
-        copy.replace(&self.root.quarantine, &kept).ok()?;
-        Some(self.root.quarantine.path().join(kept))
+        copy.replace(&self.root.quarantine, &kept)?;
+        Ok(self.root.quarantine.path().join(kept))
     }
 
-    /// Reads the heads of packs that are not known yet.
-    pub(crate) fn load_packs(&self) -> Result<(), ReadFault> {
+    /// Reads the heads of packs that are not known yet. One that cannot be read keeps no other from being known.
+    pub(crate) fn load_packs(&self) -> Result<(), DiskError> {
         let folder = &self.root.packs;
-        let fault =
-            |operation, name: &str, error| ReadFault::new(operation, &folder.path().join(name), error);
+        let fault = |operation, name: &str, error| DiskError::io(operation, &folder.path().join(name), error);
+        let (mut failure, mut has_damaged) = (None, false);
         for name in folder.entries().map_err(|error| fault("list", "", error))? {
             let name = name.map_err(|error| fault("list", "", error))?;
             // A name that is no text is none of ours.
@@ -219,35 +249,23 @@ impl Store {
             let file = match self.root.disk.open(folder, name) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(fault("open", name, error)),
+                Err(error) => {
+                    failure.get_or_insert(fault("open", name, error));
+                    continue;
+                }
             };
-            match read_items(&self.root, &file).map_err(|error| fault("read", name, error))? {
+            // What cannot be read is damaged for now.
+            match read_items(&self.root, &file).unwrap_or_default() {
                 Some(items) => self.packs.add(name, &items),
-                None => self.quarantine_pack(name, &file),
+                None => {
+                    self.read_damaged(name, &file);
+                    has_damaged = true;
+                }
             }
         }
-        Ok(())
-    }
-
-    /// Moves a pack whose index is damaged out of the way: what lay in it cannot be told any more. Where it cannot be
-    /// moved it stays, and is passed over from now on.
-    fn quarantine_pack(&self, name: &str, file: &File) {
-        self.packs.add(name, &[]);
-        let (Ok(_lock), Ok(damaged)) = (self.root.lock(), rustix::fs::fstat(file)) else { return };
-        let is_still_it = self
-            .root
-            .packs
-            .stat(name.as_ref())
-            .is_ok_and(|now| Identity::of(&now).is_same_file(&Identity::of(&damaged)));
-        let kept = format!("pack-{name}");
-        if is_still_it && self.root.disk.rename(&self.root.packs, name, &self.root.quarantine, &kept).is_ok()
-        {
-            // As for a single artifact: after a crash it would be found damaged again.
-            let synced = self
-                .root
-                .sync_folder(&self.root.quarantine)
-                .and_then(|()| self.root.sync_folder(&self.root.packs));
-            drop(synced);
+        if has_damaged {
+            self.mend_packs();
         }
+        failure.map_or(Ok(()), Err)
     }
 }

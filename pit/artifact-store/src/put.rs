@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::digest::{Digest, Hasher};
 use crate::disk::Folder;
-use crate::error::{Fault, PutError};
+use crate::error::{DiskError, PutError};
 use crate::look::{PIECE_BYTES, Sight, Sound, Spot};
 use crate::pin::{Locked, Pin};
 use crate::remembered::Identity;
@@ -111,7 +111,7 @@ impl Store {
     /// An artifact that is there already is verified and not written again, which works on a full disk too.
     ///
     /// # Errors
-    /// [`PutError::Full`] without room: make some, put again. [`PutError::Poisoned`] after a failed sync: open the
+    /// [`DiskError::Full`] without room: make some, put again. [`DiskError::Poisoned`] after a failed sync: open the
     /// store again. Others as described there. Nothing half-written is ever visible.
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<Stored, PutError> {
         if bytes.len() >= LARGE_BYTES_MIN {
@@ -150,7 +150,7 @@ impl Store {
         self.root.check_sound()?;
         let spot = Spot::of(&digest);
         let path = self.path_of(&digest);
-        let written = rustix::fs::fstat(file).map_err(|error| Fault::io("stat", &path, error.into()))?;
+        let written = rustix::fs::fstat(file).map_err(|error| DiskError::io("stat", &path, error.into()))?;
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
         for _ in 0..LINK_ATTEMPTS_MAX {
             let folder = self.shard_folder(&digest, spot.shard())?;
@@ -175,11 +175,11 @@ impl Store {
                 // Somebody removed the folder by hand: it is made again.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => failure = error,
                 Err(error) => {
-                    return Err(Fault::of_growth("link", &path, &self.root.folder, bytes, error).into());
+                    return Err(DiskError::of_growth("link", &path, &self.root.folder, bytes, error).into());
                 }
             }
         }
-        Err(Fault::io("link", &path, failure).into())
+        Err(DiskError::io("link", &path, failure).into())
     }
 
     /// What was hashed while it was written need not be hashed to be read, unless somebody wrote to it since.
@@ -214,7 +214,7 @@ impl Store {
                     .root
                     .objects
                     .open_inside(spot.shard())
-                    .map_err(|error| Fault::io("open", path, error))?;
+                    .map_err(|error| DiskError::io("open", path, error))?;
                 self.root.disk.sync_file(file).map_err(|error| self.root.poison(path.clone(), error))?;
                 self.make_durable(&folder, &digest)?;
             }
@@ -229,7 +229,7 @@ impl Store {
     }
 
     /// Makes the name of an artifact durable, and the name of its folder.
-    fn make_durable(&self, folder: &Folder, digest: &Digest) -> Result<(), Fault> {
+    fn make_durable(&self, folder: &Folder, digest: &Digest) -> Result<(), DiskError> {
         self.root.sync_folder(folder)?;
         let is_durable = &self.durable_shards.0[usize::from(digest.shard())];
         // ORDERING(durable-shard): Relaxed suffices, the flag says that a system call has returned, and whoever
@@ -243,10 +243,10 @@ impl Store {
         self.root.check_sound()
     }
 
-    fn shard_folder(&self, digest: &Digest, shard: &str) -> Result<Folder, Fault> {
+    fn shard_folder(&self, digest: &Digest, shard: &str) -> Result<Folder, DiskError> {
         let objects = &self.root.objects;
         let fault =
-            |error| Fault::of_growth("make", &objects.path().join(shard), &self.root.folder, 0, error);
+            |error| DiskError::of_growth("make", &objects.path().join(shard), &self.root.folder, 0, error);
         match objects.open_inside(shard) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             opened => return opened.map_err(fault),

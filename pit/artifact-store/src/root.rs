@@ -22,7 +22,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 
 use crate::disk::{Disk, Folder};
-use crate::error::{Fault, ReadFault};
+use crate::error::DiskError;
 
 /// The file between processes: held while a name is set or a damaged file is moved.
 pub(crate) const LOCK_FILE: &str = "lock";
@@ -58,13 +58,6 @@ struct Poison {
     source: Arc<io::Error>,
 }
 
-/// The lock is not ours.
-#[derive(Debug)]
-pub(crate) enum LockFault {
-    Busy { path: PathBuf, waited_ms: u64 },
-    Read(ReadFault),
-}
-
 /// The lock between processes, held until dropped. The kernel releases it if the process dies.
 #[derive(Debug)]
 pub(crate) struct HeldLock<'a> {
@@ -91,17 +84,17 @@ impl Root {
     }
 
     /// Refuses if a sync has failed since the store was opened.
-    pub(crate) fn check_sound(&self) -> Result<(), Fault> {
+    pub(crate) fn check_sound(&self) -> Result<(), DiskError> {
         match self.poison.get() {
             None => Ok(()),
             Some(Poison { path, source }) => {
-                Err(Fault::Poisoned { path: path.clone(), source: Arc::clone(source) })
+                Err(DiskError::Poisoned { path: path.clone(), source: Arc::clone(source) })
             }
         }
     }
 
     /// Ends the life of this handle as a writer, and leaves word for the next opener as well as a bad disk allows.
-    pub(crate) fn poison(&self, path: PathBuf, source: io::Error) -> Fault {
+    pub(crate) fn poison(&self, path: PathBuf, source: io::Error) -> DiskError {
         let source = Arc::new(source);
         let is_first = self.poison.set(Poison { path: path.clone(), source: Arc::clone(&source) }).is_ok();
         // What was verified before says nothing about a disk that loses bytes.
@@ -111,30 +104,30 @@ impl Root {
             // The disk has just failed a sync: that this one fails too is expected, and there is nobody to tell.
             drop(self.disk.sync_folder(&self.folder));
         }
-        Fault::Poisoned { path, source }
+        DiskError::Poisoned { path, source }
     }
 
     /// Makes the names in a folder durable.
-    pub(crate) fn sync_folder(&self, folder: &Folder) -> Result<(), Fault> {
+    pub(crate) fn sync_folder(&self, folder: &Folder) -> Result<(), DiskError> {
         self.disk.sync_folder(folder).map_err(|error| self.poison(folder.path().to_owned(), error))
     }
 
     /// Waits for the lock between processes.
-    pub(crate) fn lock(&self) -> Result<HeldLock<'_>, LockFault> {
+    pub(crate) fn lock(&self) -> Result<HeldLock<'_>, DiskError> {
         let path = self.folder.path().join(LOCK_FILE);
         let start = Instant::now();
         let limit = Duration::from_millis(LOCK_WAIT_MS_MAX);
-        let busy = || LockFault::Busy { path: path.clone(), waited_ms: LOCK_WAIT_MS_MAX };
+        let busy = || DiskError::Busy { path: path.clone(), waited_ms: LOCK_WAIT_MS_MAX };
         let turn = self.turn.try_lock_for(limit).ok_or_else(busy)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::openat(self.folder.file(), LOCK_FILE, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|error| LockFault::Read(ReadFault::new("open", &path, error.into())))?;
+            .map_err(|error| DiskError::io("open", &path, error.into()))?;
         let mut pause = Duration::from_micros(100);
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(HeldLock { file, _turn: turn }),
                 Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(LockFault::Read(ReadFault::new("lock", &path, error.into()))),
+                Err(error) => return Err(DiskError::io("lock", &path, error.into())),
             }
             if start.elapsed() >= limit {
                 return Err(busy());

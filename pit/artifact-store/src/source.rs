@@ -5,7 +5,7 @@
 //!   reader        read, hashed, written in one pass; the disk begins while more comes
 //!   file          shared with the source (reflink) and hashed; copied in one pass where that cannot be
 //!   file, moved   hashed and linked: no byte is written; copied where that cannot be
-//!   memfd         sealed: as a slice; else copied, so that what was hashed is what was written
+//!   memfd         sealed: as a slice; else copied and hashed in one pass, never sealed
 //! ```
 //!
 //! Knows nothing of how a file becomes visible (`put`).
@@ -24,7 +24,7 @@ use rustix::io::Errno;
 use crate::digest::Digest;
 use crate::disk::Folder;
 use crate::ephemeral::Memory;
-use crate::error::{Fault, PutError};
+use crate::error::{DiskError, PutError};
 use crate::look::{PIECE_BYTES, Sight, Trust};
 use crate::pin::Locked;
 use crate::put::{ArtifactWriter, Stored};
@@ -52,7 +52,8 @@ impl Store {
                 (digest, found)
             };
             let hashing = thread::Builder::new().name("artifact-hash".to_owned()).spawn_scoped(scope, hash);
-            let hashing = hashing.map_err(|error| Fault::io("start a thread for", self.folder(), error))?;
+            let hashing =
+                hashing.map_err(|error| DiskError::io("start a thread for", self.folder(), error))?;
             let written = self.write_large(bytes, &is_present);
             let (digest, found) = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             if let (Sight::Sound(sound), Some(pin)) = found? {
@@ -127,35 +128,27 @@ impl Store {
         Ok(stored)
     }
 
-    /// Stores the bytes of a memfd: as they are if its writer has sealed it or it can be sealed now, else a copy of what
-    /// was there when they were counted. Other processes may write on meanwhile: what was hashed is what is stored.
+    /// Stores the bytes of a memfd, which stays what it is and is not sealed: copied and hashed in one pass, so that what
+    /// was hashed is what is stored, however other processes write meanwhile; at most as many as there were when they
+    /// were counted. If its writer has sealed it, it is put like a slice.
     ///
     /// # Errors
     /// [`PutError::Input`] if the descriptor is none of a memfd, else as for [`put_bytes`](Self::put_bytes).
     pub fn put_memfd(&self, fd: OwnedFd) -> Result<Stored, PutError> {
-        let memory = Memory::of(fd)?;
-        if memory.is_sealed {
+        let mut memory = Memory::of(fd)?;
+        if memory.is_sealed()? {
             return self.put_bytes(memory.mapping()?.as_bytes());
         }
         let mut writer = self.writer()?;
-        writer.expected_bytes = Some(memory.bytes);
-        let mut piece = vec![0_u8; PIECE_BYTES];
-        while writer.bytes() < memory.bytes {
-            let left = usize::try_from(memory.bytes - writer.bytes()).unwrap_or(PIECE_BYTES);
-            match rustix::io::pread(&memory.file, &mut piece[..left.min(PIECE_BYTES)], writer.bytes()) {
-                Ok(0) => break,
-                Ok(count) => writer.append(&piece[..count])?,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(PutError::Input { source: error.into() }),
-            }
-        }
+        writer.expected_bytes = Some(memory.bytes());
+        memory.copy(|piece| writer.append(piece))?;
         writer.commit()
     }
 
     /// Hashes a file where it is and links it; nothing if it has to be copied.
     fn link_source(&self, path: &Path, file: File, stat: &Stat) -> Result<Option<Stored>, PutError> {
         let store = rustix::fs::fstat(self.root.objects.file())
-            .map_err(|error| Fault::io("stat", self.folder(), error.into()))?;
+            .map_err(|error| DiskError::io("stat", self.folder(), error.into()))?;
         let is_ours = stat.st_uid == rustix::process::geteuid().as_raw();
         if !is_ours || stat.st_dev != store.st_dev || stat.st_nlink != 1 {
             return Ok(None);
@@ -175,7 +168,7 @@ impl Store {
 
     fn link_guarded(&self, path: &Path, file: File) -> Result<Option<Stored>, PutError> {
         let stat = || {
-            let stat = rustix::fs::fstat(&file).map_err(|error| Fault::io("stat", path, error.into()))?;
+            let stat = rustix::fs::fstat(&file).map_err(|error| DiskError::io("stat", path, error.into()))?;
             Ok::<_, PutError>(Identity::of(&stat))
         };
         let before = stat()?;
@@ -188,7 +181,7 @@ impl Store {
         let Ok(locked) = Locked::shared(file) else { return Ok(None) };
         match self.publish(&Arc::new(locked), bytes, digest) {
             // Some file systems, and some rules of the kernel, do not let this file be linked: it is copied.
-            Err(PutError::Io { operation: "link", .. }) => Ok(None),
+            Err(PutError::Disk(DiskError::Io { operation: "link", .. })) => Ok(None),
             published => published.map(Some),
         }
     }

@@ -9,7 +9,7 @@ use crate::artifact::{Artifact, Content};
 use crate::digest::Digest;
 use crate::disk::{Disk, RealDisk};
 use crate::ephemeral::{EPHEMERAL_BYTES_MAX, Ephemeral};
-use crate::error::{GetError, OpenError, ReadFault};
+use crate::error::{DiskError, GetError, OpenError};
 use crate::layout::{self, Opened};
 use crate::look::{Sight, Sound, Spot, Trust};
 use crate::mapping::Mapping;
@@ -52,8 +52,10 @@ pub struct OpenReport {
     pub upgraded_from: Option<u64>,
     /// A sync had failed before, so everything was verified: this many artifacts were found sound.
     pub verified: Option<u64>,
-    /// Artifacts that this verification found damaged; they are in `quarantine/`.
+    /// Artifacts that are damaged or lost, as this verification found; what is left of them is in `quarantine/`.
     pub quarantined: Vec<Digest>,
+    /// Damaged packs in which others were lost that nobody can name.
+    pub lost_in_packs: Vec<PathBuf>,
 }
 
 /// What an open store holds at the moment.
@@ -97,7 +99,7 @@ impl Store {
     ///
     /// # Errors
     /// [`OpenError::NotAStore`] if the folder holds something else, [`OpenError::NewerFormat`] if a newer release
-    /// wrote it, [`OpenError::Full`] if there is no room to create it, others of the system.
+    /// wrote it, [`DiskError::Full`] if there is no room to create it, others of the system.
     pub fn open(folder: &Path, options: StoreOptions) -> Result<Self, OpenError> {
         let Opened { root, swept, upgraded_from } = layout::open(folder, options.disk)?;
         let mut store = Self {
@@ -116,12 +118,11 @@ impl Store {
                 match result {
                     Ok(_) => verified += 1,
                     Err(GetError::Corrupt { digest, .. }) => report.quarantined.push(digest),
+                    Err(GetError::LostInPack { kept_at }) => report.lost_in_packs.push(kept_at),
                     // Removed while we looked: nothing to verify.
                     Err(GetError::Absent { .. }) => {}
                     // What cannot be read cannot be vouched for, and the next opener has to try again.
-                    Err(GetError::Io { operation, path, source }) => {
-                        return Err(OpenError::Io { operation, path, source });
-                    }
+                    Err(GetError::Disk(error)) => return Err(error.into()),
                 }
             }
             report.verified = Some(verified);
@@ -169,7 +170,7 @@ impl Store {
             Sound::Packed { bytes, .. } => Content::Packed(bytes.into_boxed_slice()),
             Sound::File { file, identity, path } => {
                 let mapping = Mapping::of_stored(&file, identity.bytes())
-                    .map_err(|error| ReadFault::new("map", &path, error))?;
+                    .map_err(|error| DiskError::io("map", &path, error))?;
                 Content::File { mapping, file, path }
             }
         };

@@ -22,7 +22,7 @@ use rustix::fs::Advice;
 use rustix::io::Errno;
 
 use crate::disk::Folder;
-use crate::error::Fault;
+use crate::error::DiskError;
 use crate::pin::Locked;
 use crate::root::Root;
 
@@ -44,7 +44,7 @@ pub(crate) struct Temporary {
 
 impl Temporary {
     /// A nameless file where there is such a thing, else a named one.
-    pub(crate) fn create(root: &Arc<Root>) -> Result<Self, Fault> {
+    pub(crate) fn create(root: &Arc<Root>) -> Result<Self, DiskError> {
         root.check_sound()?;
         match root.disk.create_nameless(&root.temporary) {
             Ok(file) => match Locked::shared(file) {
@@ -53,16 +53,16 @@ impl Temporary {
             },
             Err(error) if is_unsupported(&error) => Self::create_named(root),
             Err(error) => {
-                Err(Fault::of_growth("create a file in", root.temporary.path(), &root.folder, 0, error))
+                Err(DiskError::of_growth("create a file in", root.temporary.path(), &root.folder, 0, error))
             }
         }
     }
 
     /// A file with a name in `tmp/`, which can replace another.
-    pub(crate) fn create_named(root: &Arc<Root>) -> Result<Self, Fault> {
+    pub(crate) fn create_named(root: &Arc<Root>) -> Result<Self, DiskError> {
         root.check_sound()?;
         let fault =
-            |error| Fault::of_growth("create a file in", root.temporary.path(), &root.folder, 0, error);
+            |error| DiskError::of_growth("create a file in", root.temporary.path(), &root.folder, 0, error);
         for _ in 0..FRESH_NAME_ATTEMPTS_MAX {
             let name = fresh_name();
             let file = match root.disk.create_named(&root.temporary, &name) {
@@ -81,7 +81,7 @@ impl Temporary {
     }
 
     /// Appends all of these bytes. `needed_bytes` is for the error: how many have to fit in all, if known.
-    pub(crate) fn append(&mut self, mut piece: &[u8], needed_bytes: Option<u64>) -> Result<(), Fault> {
+    pub(crate) fn append(&mut self, mut piece: &[u8], needed_bytes: Option<u64>) -> Result<(), DiskError> {
         let needed = needed_bytes.unwrap_or_else(|| self.bytes.saturating_add(piece.len() as u64));
         while !piece.is_empty() {
             match self.root.disk.write(self.file.file(), piece) {
@@ -131,10 +131,10 @@ impl Temporary {
     ///
     /// Some file systems find out only here that there is no room. That does not poison the store: what is lost are
     /// bytes of a file that nobody has seen and that is dropped with the error.
-    pub(crate) fn sync(&self) -> Result<(), Fault> {
+    pub(crate) fn sync(&self) -> Result<(), DiskError> {
         let Err(error) = self.root.disk.sync_file(self.file.file()) else { return Ok(()) };
         match self.fault("sync", self.bytes, error) {
-            Fault::Io { path, source, .. } => Err(self.root.poison(path, source)),
+            DiskError::Io { path, source, .. } => Err(self.root.poison(path, source)),
             full => Err(full),
         }
     }
@@ -146,19 +146,19 @@ impl Temporary {
 
     /// Makes the durable file visible in the place of another one. Only for a file made by
     /// [`create_named`](Self::create_named).
-    pub(crate) fn replace(mut self, folder: &Folder, name: &str) -> Result<(), Fault> {
+    pub(crate) fn replace(mut self, folder: &Folder, name: &str) -> Result<(), DiskError> {
         let own = self.name.take().expect("INVARIANT: only named temporary files replace others");
         let done = self.root.disk.rename(&self.root.temporary, &own, folder, name);
         if let Err(error) = done {
             self.name = Some(own);
             let path = folder.path().join(name);
-            return Err(Fault::of_growth("replace", &path, &self.root.folder, self.bytes, error));
+            return Err(DiskError::of_growth("replace", &path, &self.root.folder, self.bytes, error));
         }
         Ok(())
     }
 
-    fn fault(&self, operation: &'static str, needed_bytes: u64, error: io::Error) -> Fault {
-        Fault::of_growth(operation, &self.path(), &self.root.folder, needed_bytes, error)
+    fn fault(&self, operation: &'static str, needed_bytes: u64, error: io::Error) -> DiskError {
+        DiskError::of_growth(operation, &self.path(), &self.root.folder, needed_bytes, error)
     }
 
     fn path(&self) -> PathBuf {

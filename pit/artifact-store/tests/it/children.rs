@@ -1,11 +1,15 @@
 //! The roles that this program plays as a child of its own tests: the entrance, and what each child does.
 
+use std::fs::File;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
-use artifact_store::{Expected, NameError, PutError, RoomLimit, Store};
+use artifact_store::{DiskError, Expected, NameError, PutError, RoomLimit, Store};
+
+use rustix::io::Errno;
 
 use crate::support::{ALL_CHECKED, FOLDER, FaultyDisk, ROLE, check_whole, open, open_on, sample};
+use crate::writable::Writable;
 
 /// Does nothing unless this program was started as a child.
 #[test]
@@ -22,6 +26,8 @@ fn entrance() {
         "use up the inodes" => use_up_the_inodes(&folder),
         "meet the file size limit" => meet_the_file_size_limit(&folder),
         "put beside others" => put_beside_others(&folder),
+        "fill memory" => fill_memory(&folder),
+        "keep memory mapped" => keep_memory_mapped(&folder),
         "hold what was put" => hold_what_was_put(&open(&folder)),
         other => panic!("no such role: {other}"),
     }
@@ -64,6 +70,41 @@ fn hold_what_was_put(store: &Store) {
     drop((single, batch));
 }
 
+/// Seed and length of what children fill memory with.
+pub(crate) const FILLING: (u64, usize) = (77, 300_001);
+
+fn filled(memory: &File) -> Writable {
+    let mut writable = Writable::of(memory).unwrap();
+    writable.fill(&sample(FILLING.0, FILLING.1));
+    writable
+}
+
+/// The "folder" is memory of the parent. What an extension does: it maps the memory, fills it, lets go, and says so. Its
+/// length it cannot change, and after adoption nothing at all.
+fn fill_memory(path: &Path) {
+    let open = || File::options().read(true).write(true).open(path);
+    let memory = open().unwrap();
+    for length in [0, FILLING.1 as u64 - 1, FILLING.1 as u64 + 1] {
+        assert_eq!(rustix::fs::ftruncate(&memory, length), Err(Errno::PERM));
+    }
+    drop(filled(&memory));
+    say("filled");
+    std::io::stdin().lock().read_line(&mut String::new()).unwrap();
+    assert_eq!(rustix::io::pwrite(&memory, b"changed", 0), Err(Errno::PERM));
+    assert_eq!(rustix::fs::ftruncate(&memory, 1), Err(Errno::PERM));
+    assert!(Writable::of(&memory).is_err());
+    assert!(open().is_err() || rustix::io::pwrite(open().unwrap(), b"changed", 0).is_err());
+}
+
+/// One that does not let go, and writes on.
+fn keep_memory_mapped(path: &Path) {
+    let memory = File::options().read(true).write(true).open(path).unwrap();
+    let mut writable = filled(&memory);
+    say("filled");
+    std::io::stdin().lock().read_line(&mut String::new()).unwrap();
+    writable.fill(&sample(78, FILLING.1));
+}
+
 /// The folder is a small file system of its own.
 fn fill_the_disk(folder: &Path) {
     let ballast = folder.join("ballast");
@@ -78,10 +119,10 @@ fn fill_the_disk(folder: &Path) {
     let large = sample(2, 3_000_000);
     for result in [store.put_bytes(&large), store.put_reader(large.as_slice())] {
         let error = result.unwrap_err();
-        let PutError::Full { shortage, .. } = &error else { panic!("{error:?}") };
+        let PutError::Disk(DiskError::Full { shortage, .. }) = &error else { panic!("{error:?}") };
         assert_eq!(shortage.limit, RoomLimit::Disk);
         assert!(shortage.needed_bytes > 500_000, "{shortage:?}");
-        assert!(error.to_string().contains("free some space there"), "{error}");
+        assert!(error.to_string().contains("the disk is full"), "{error}");
     }
     assert_eq!(check_whole(&folder), 1);
 
@@ -90,7 +131,7 @@ fn fill_the_disk(folder: &Path) {
     for seed in 100.. {
         match store.put_bytes(&sample(seed, 4096)) {
             Ok(stored) => acknowledged.push(stored.digest),
-            Err(PutError::Full { shortage, .. }) => {
+            Err(PutError::Disk(DiskError::Full { shortage, .. })) => {
                 assert!(shortage.free_bytes < 8192, "{shortage:?}");
                 break;
             }
@@ -102,7 +143,7 @@ fn fill_the_disk(folder: &Path) {
 
     // Full: names are refused and keep what they were, what is there is delivered, and put again without writing.
     let error = store.set_name("name", &acknowledged[1], Expected::Version(1)).unwrap_err();
-    assert!(matches!(error, NameError::Full { .. }), "{error:?}");
+    assert!(matches!(error, NameError::Disk(DiskError::Full { .. })), "{error:?}");
     assert_eq!(store.resolve("name").unwrap().unwrap().digest, digest);
     assert!(store.put_bytes(&first).unwrap().was_present);
     let reopened = open(&folder);
@@ -126,7 +167,7 @@ fn use_up_the_inodes(folder: &Path) {
         acknowledged += usize::from(result.is_ok());
         result.err()
     });
-    let Some(PutError::Full { shortage, .. }) = &error else { panic!("{error:?}") };
+    let Some(PutError::Disk(DiskError::Full { shortage, .. })) = &error else { panic!("{error:?}") };
     assert_eq!((shortage.limit, shortage.free_files), (RoomLimit::Disk, 0));
     assert!(shortage.free_bytes > 100_000, "{shortage:?}");
     assert!(acknowledged > 5);
@@ -141,7 +182,7 @@ fn meet_the_file_size_limit(folder: &Path) {
     for result in [store.put_bytes(&large), store.put_reader(large.as_slice())] {
         let error = result.unwrap_err();
         assert!(
-            matches!(&error, PutError::Full { shortage, .. } if shortage.limit == RoomLimit::FileSize),
+            matches!(&error, PutError::Disk(DiskError::Full { shortage, .. }) if shortage.limit == RoomLimit::FileSize),
             "{error:?}"
         );
         assert!(error.to_string().contains("ulimit -f"), "{error}");

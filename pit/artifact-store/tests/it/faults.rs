@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use artifact_store::{Digest, Expected, GetError, NameError, PutError, RoomLimit, Store};
+use artifact_store::{Digest, DiskError, Expected, GetError, NameError, PutError, RoomLimit, Store};
 use rustix::io::Errno;
 
 use crate::support::{Failing, FaultyDisk, check_whole, open, open_on, quick_folder, report, sample};
@@ -59,16 +59,15 @@ const ACTIONS: [Action; 7] = [
 
 fn is_full(error: &(dyn Error + 'static)) -> Option<RoomLimit> {
     match (error.downcast_ref::<PutError>(), error.downcast_ref::<NameError>()) {
-        (Some(PutError::Full { shortage, .. }), _) | (_, Some(NameError::Full { shortage, .. })) => {
-            Some(shortage.limit)
-        }
+        (Some(PutError::Disk(DiskError::Full { shortage, .. })), _)
+        | (_, Some(NameError::Disk(DiskError::Full { shortage, .. }))) => Some(shortage.limit),
         _ => None,
     }
 }
 
 fn is_poisoned(error: &(dyn Error + 'static)) -> bool {
-    matches!(error.downcast_ref(), Some(PutError::Poisoned { .. }))
-        || matches!(error.downcast_ref(), Some(NameError::Poisoned { .. }))
+    matches!(error.downcast_ref(), Some(PutError::Disk(DiskError::Poisoned { .. })))
+        || matches!(error.downcast_ref(), Some(NameError::Disk(DiskError::Poisoned { .. })))
 }
 
 /// What the next process finds.
@@ -149,8 +148,8 @@ fn attempt(action: Action, failing: Failing, at: u64, has_nameless: bool) -> boo
         let next = store.put_bytes(b"one more");
         let renamed = store.set_name("other", &digest, Expected::Anything);
         if is_poisoned {
-            assert!(matches!(next, Err(PutError::Poisoned { .. })), "{next:?}");
-            assert!(matches!(renamed, Err(NameError::Poisoned { .. })), "{renamed:?}");
+            assert!(matches!(next, Err(PutError::Disk(DiskError::Poisoned { .. }))), "{next:?}");
+            assert!(matches!(renamed, Err(NameError::Disk(DiskError::Poisoned { .. }))), "{renamed:?}");
         } else {
             let path = store.path_of(&next.unwrap().digest);
             renamed.unwrap();
@@ -198,10 +197,10 @@ fn a_failed_sync_is_final_until_the_store_is_opened_and_verified_again() {
     disk.fail_at(3, Failing::Once(Errno::IO));
     let error = store.put_reader(&b"never acknowledged"[..]).unwrap_err();
     assert_eq!(disk.hit(), Some("sync_file"));
-    assert!(matches!(error, PutError::Poisoned { .. }), "{error:?}");
+    assert!(matches!(error, PutError::Disk(DiskError::Poisoned { .. })), "{error:?}");
     let error = begun.commit().unwrap_err();
     assert!(
-        matches!(error, PutError::Poisoned { .. }),
+        matches!(error, PutError::Disk(DiskError::Poisoned { .. })),
         "a writer that began before is refused too: {error:?}"
     );
     assert!(store.clone().writer().is_err());

@@ -3,6 +3,7 @@
 
 mod recording;
 mod support;
+mod writable;
 
 mod children;
 mod concurrency;
@@ -15,6 +16,7 @@ mod names;
 mod opening;
 mod store;
 mod batch;
+mod damaged_packs;
 mod collect;
 mod ephemeral;
 mod sources;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Barrier};
 
-use artifact_store::{Expected, OpenError, Store, StoreOptions};
+use artifact_store::{DiskError, Expected, OpenError, Store, StoreOptions};
 
 use crate::crash_states::to_format_1;
 use crate::support::{Failing, FaultyDisk, check_whole, open, open_on, sample};
@@ -17,7 +17,7 @@ fn a_folder_that_holds_something_else_is_refused_and_untouched() {
     std::fs::write(folder.path().join("diary.txt"), "mine").unwrap();
     let error = error_of(folder.path());
     assert!(matches!(&error, OpenError::NotAStore { found, .. } if found == "diary.txt"), "{error:?}");
-    assert!(error.to_string().contains("name an empty or a new folder"), "{error}");
+    assert!(error.to_string().contains("is not an artifact store"), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 
     let folder = tempfile::tempdir().unwrap();
@@ -26,7 +26,7 @@ fn a_folder_that_holds_something_else_is_refused_and_untouched() {
     assert!(matches!(&error, OpenError::NotAStore { found, .. } if found == "format"), "{error:?}");
 
     let file = tempfile::NamedTempFile::new().unwrap();
-    assert!(matches!(error_of(file.path()), OpenError::Io { .. }));
+    assert!(matches!(error_of(file.path()), OpenError::Disk(DiskError::Io { .. })));
 }
 
 #[test]
@@ -35,9 +35,9 @@ fn a_newer_format_is_refused_with_both_numbers() {
     open(folder.path()).put_bytes(b"x").unwrap();
     let format = folder.path().join("format");
     std::fs::remove_file(&format).unwrap();
-    std::fs::write(&format, "symphony artifact-store format 3\n").unwrap();
+    std::fs::write(&format, "symphony artifact-store format 4\n").unwrap();
     let error = error_of(folder.path());
-    assert!(matches!(error, OpenError::NewerFormat { found: 3, known: 2, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::NewerFormat { found: 4, known: 3, .. }), "{error:?}");
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn a_store_of_the_first_format_is_upgraded_once_and_keeps_what_it_holds() {
     assert_eq!(store.resolve("name").unwrap().unwrap().version, 1);
     store.put_batch(&["a", "b"]).unwrap();
     let format = std::fs::read_to_string(folder.path().join("format")).unwrap();
-    assert_eq!(format, "symphony artifact-store format 2\n");
+    assert_eq!(format, "symphony artifact-store format 3\n");
     assert_eq!(open(folder.path()).open_report().upgraded_from, None);
 }
 

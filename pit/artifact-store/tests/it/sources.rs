@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use artifact_store::{Digest, PutError};
+use artifact_store::{Digest, DiskError, PutError};
 use rustix::io::Errno;
 
 use crate::support::{Failing, FaultyDisk, check_whole, open, open_on, quick_folder, sample};
@@ -145,7 +145,7 @@ fn a_large_slice_that_meets_a_failing_disk_is_not_visible() {
             return;
         };
         if !matches!(hit, "open" | "sync_folder") {
-            assert!(matches!(result, Err(PutError::Full { .. })), "{hit}: {result:?}");
+            assert!(matches!(result, Err(PutError::Disk(DiskError::Full { .. }))), "{hit}: {result:?}");
             assert_eq!(check_whole(folder.path()), 0);
             disk.fail_at(0, Failing::Never);
             assert!(!store.put_bytes(&bytes).unwrap().was_present);

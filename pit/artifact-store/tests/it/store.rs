@@ -165,7 +165,8 @@ fn listing_names_each_artifact_once_with_length_and_time() {
     expected.sort_unstable();
     assert_eq!(listed.iter().map(|one| (one.digest, one.bytes)).collect::<Vec<_>>(), expected);
 
-    let mut verified: Vec<_> = store.verify_all().map(|(digest, bytes)| (digest, bytes.unwrap())).collect();
+    let mut verified: Vec<_> =
+        store.verify_all().map(|(digest, bytes)| (digest.unwrap(), bytes.unwrap())).collect();
     verified.sort_unstable();
     assert_eq!(verified, expected);
 }
@@ -221,4 +222,36 @@ fn the_disk_is_asked_in_the_order_that_makes_a_put_durable() {
     let mut text = String::new();
     store.get(&digest).unwrap().as_bytes().read_to_string(&mut text).unwrap();
     assert_eq!((text.as_str(), disk.take_log().len()), ("x", 0), "a repeated get asks nothing of the disk");
+}
+
+/// What a receiver tries: to open the file behind its stdin anew for writing, or to change its mode first.
+fn tries_to_write(artifact: &artifact_store::Artifact, user: Option<u32>) -> bool {
+    use std::os::unix::process::CommandExt;
+    let script = "chmod 600 /proc/self/fd/0; exec 3<>/proc/self/fd/0 && printf changed >&3";
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.args(["-c", script]).stdin(Stdio::from(artifact.try_clone_fd().unwrap())).stderr(Stdio::null());
+    if let Some(user) = user {
+        shell.uid(user).gid(user);
+    }
+    shell.status().unwrap().success()
+}
+
+#[test]
+fn nobody_can_write_through_the_descriptor_of_sealed_memory_and_no_other_user_through_that_of_a_file() {
+    let folder = crate::support::quick_folder();
+    let store = open(folder.path());
+    let packed = store.put_batch(&["packed", "too"]).unwrap().remove(0).digest;
+    let ephemeral = store.put_ephemeral(b"ephemeral").unwrap();
+    let stored = store.get(&store.put_bytes(b"stored").unwrap().digest).unwrap();
+    for artifact in [&store.get(&packed).unwrap(), &ephemeral] {
+        assert!(!tries_to_write(artifact, None), "not even its own user");
+        assert_eq!(Digest::of(artifact.as_bytes()), artifact.digest());
+    }
+    // Becoming another user takes a privilege. What its own user can do to the file of the store is no promise.
+    if rustix::process::geteuid().is_root() {
+        assert!(!tries_to_write(&stored, Some(65_534)));
+        assert_eq!(stored.as_bytes(), b"stored");
+    } else {
+        crate::support::report("skipped: only root can try it as another user");
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -102,6 +103,8 @@ pub(crate) struct FaultyDisk {
     has_clones: bool,
     /// Somebody who still has a file open for writing, and writes at the next sync of a file.
     intruder: Mutex<Option<File>>,
+    /// Of the file with this inode the device cannot read these bytes.
+    unreadable: Mutex<Option<(u64, Range<u64>)>>,
     plan: Mutex<Plan>,
 }
 
@@ -117,12 +120,23 @@ impl FaultyDisk {
 
     fn of(has_nameless: bool, has_clones: bool) -> Arc<Self> {
         let plan = Plan { failing: Failing::Never, at: 0, done: 0, hit: None, log: Vec::new() };
-        Arc::new(Self { has_nameless, has_clones, intruder: Mutex::default(), plan: Mutex::new(plan) })
+        Arc::new(Self {
+            has_nameless,
+            has_clones,
+            intruder: Mutex::default(),
+            unreadable: Mutex::default(),
+            plan: Mutex::new(plan),
+        })
     }
 
     /// At the next sync of a file somebody writes to this one.
     pub(crate) fn intrude(&self, file: File) {
         *self.intruder.lock().unwrap() = Some(file);
+    }
+
+    /// From now on the device cannot read these bytes of a file; `None` heals it.
+    pub(crate) fn make_unreadable(&self, bytes: Option<(u64, Range<u64>)>) {
+        *self.unreadable.lock().unwrap() = bytes;
     }
 
     /// Counts from 1, anew from here.
@@ -256,6 +270,13 @@ impl Disk for FaultyDisk {
 
     fn read_at(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.whole("read_at", "")?;
+        if let Some((inode, bytes)) = &*self.unreadable.lock().unwrap()
+            && rustix::fs::fstat(file).unwrap().st_ino == *inode
+            && offset < bytes.end
+            && offset + buffer.len() as u64 > bytes.start
+        {
+            return Err(Errno::IO.into());
+        }
         RealDisk.read_at(file, buffer, offset)
     }
 }
