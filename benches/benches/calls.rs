@@ -12,6 +12,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
+#[cfg(feature = "peers")]
+use benches::peers::{self, Peers};
+use benches::pin_to;
 use benches::process_tier::ProcessTier;
 use benches::raw_socket::{self, RawSocket};
 use benches::report::{Figure, Report, target_folder};
@@ -37,6 +40,10 @@ const RATE_CALLS: u32 = 100_000;
 fn main() -> anyhow::Result<()> {
     extension_launcher::run_if_launcher();
     if let Some(served) = raw_socket::serve_if_asked() {
+        return served;
+    }
+    #[cfg(feature = "peers")]
+    if let Some(served) = peers::serve_if_asked() {
         return served;
     }
     let mut report = Report::default();
@@ -94,13 +101,6 @@ fn criterion_median(id: &str) -> anyhow::Result<f64> {
     estimates["median"]["point_estimate"].as_f64().context("criterion's estimates have another form")
 }
 
-/// Keeps this thread, and what it starts from here on, on one core.
-fn pin_to(core: usize) -> anyhow::Result<()> {
-    let mut cores = rustix::thread::CpuSet::new();
-    cores.set(core);
-    rustix::thread::sched_setaffinity(None, &cores).context("this process could not be pinned to a core")
-}
-
 /// Calls into `echo` beside the bare socket.
 async fn processes(report: &mut Report) -> anyhow::Result<()> {
     // Across cores: what is started now stays on the last one, this process goes to the first. Left to the
@@ -110,6 +110,8 @@ async fn processes(report: &mut Report) -> anyhow::Result<()> {
     let mut raw = RawSocket::start(BYTES)?;
     let tier = ProcessTier::start().await?;
     pin_to(0)?;
+    #[cfg(feature = "peers")]
+    let mut peers = Peers::start(0, cores - 1).await?;
     let text = "x".repeat(BYTES);
     let (mut bare, mut called) = (Vec::new(), Vec::new());
     let (mut bare_mixed, mut called_mixed) = (Vec::new(), Vec::new());
@@ -122,6 +124,8 @@ async fn processes(report: &mut Report) -> anyhow::Result<()> {
             bare_mixed.extend(turn_bare(&mut raw, MIXED_ROUND_TRIPS)?);
             called_mixed.extend(turn_called(&tier, &text, MIXED_ROUND_TRIPS).await?);
         }
+        #[cfg(feature = "peers")]
+        peers.round().await?;
     }
     let mut rates = [(64, Vec::new()), (256, Vec::new())];
     for round in 0..=ROUNDS {
@@ -139,6 +143,8 @@ async fn processes(report: &mut Report) -> anyhow::Result<()> {
     for (in_flight, rates) in rates {
         report.push(Figure::from_rates(&format!("rate/process/socket/{in_flight}"), rates));
     }
+    #[cfg(feature = "peers")]
+    peers.report(report);
     tier.stop().await;
     Ok(())
 }

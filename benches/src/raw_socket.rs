@@ -39,9 +39,29 @@ impl RawSocket {
     /// When the answering side is gone.
     pub fn round_trip(&mut self) -> anyhow::Result<Duration> {
         let start = Instant::now();
-        self.socket.write_all(&self.message)?;
-        self.socket.read_exact(&mut self.message)?;
+        self.send()?;
+        self.receive()?;
         Ok(start.elapsed())
+    }
+
+    /// One message there; an answer will come.
+    ///
+    /// # Errors
+    ///
+    /// When the answering side is gone.
+    #[inline]
+    pub fn send(&mut self) -> anyhow::Result<()> {
+        Ok(self.socket.write_all(&self.message)?)
+    }
+
+    /// One message back.
+    ///
+    /// # Errors
+    ///
+    /// When the answering side is gone.
+    #[inline]
+    pub fn receive(&mut self) -> anyhow::Result<()> {
+        Ok(self.socket.read_exact(&mut self.message)?)
     }
 }
 

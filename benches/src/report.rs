@@ -90,6 +90,12 @@ impl Report {
         self.figures.push(figure);
     }
 
+    /// What was added.
+    #[must_use]
+    pub fn figures(&self) -> &[Figure] {
+        &self.figures
+    }
+
     /// How often `id`'s median goes into `base`'s.
     #[must_use]
     pub fn ratio(&self, id: &str, base: &str) -> Option<f64> {
