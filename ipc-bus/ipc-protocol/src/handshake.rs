@@ -11,6 +11,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The feature that brings [`crate::Codec::Wincode`].
+pub const FEATURE_WINCODE: &str = "wincode";
+
 /// The host's first frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

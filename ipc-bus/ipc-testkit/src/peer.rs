@@ -49,8 +49,17 @@ impl Peer {
     ///
     /// When the host does not do its part.
     pub fn accept(&mut self, methods: &[&str]) {
-        let accepted = accept(&self.socket, "test", PATIENCE).expect("the host says hello");
-        let methods = methods.iter().map(|name| MethodEntry::new(*name, 0)).collect();
+        self.accept_with(&[], methods.iter().map(|name| MethodEntry::new(*name, 0)).collect());
+    }
+
+    /// The handshake, with these features and methods.
+    ///
+    /// # Panics
+    ///
+    /// When the host does not do its part.
+    pub fn accept_with(&mut self, features: &[&str], methods: Vec<MethodEntry>) {
+        let mut accepted = accept(&self.socket, "test", PATIENCE).expect("the host says hello");
+        accepted.features = features.iter().map(ToString::to_string).collect();
         accepted.welcome(&self.socket, "1.0.0", methods).expect("the host reads the welcome");
         accepted.ready(&self.socket, &Ready::default()).expect("the host reads that it is ready");
         self.hello = accepted.hello;

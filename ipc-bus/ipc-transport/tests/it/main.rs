@@ -1,5 +1,7 @@
 //! The connection against real sockets and peers that do as they are told.
 
+mod agreed;
+mod codec;
 mod conforms;
 mod connected;
 mod decoders;
