@@ -35,7 +35,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ipc_protocol::control::Goodbye;
-use ipc_protocol::handshake::Ready;
+use ipc_protocol::handshake::{FEATURE_WINCODE, Ready};
 use ipc_protocol::limits::WELCOME_TIMEOUT_MS;
 use ipc_protocol::{Fault, Kind};
 use ipc_transport::framing::Violation;
@@ -82,6 +82,8 @@ pub(crate) enum ServeError {
 struct Server {
     epoch: u32,
     message_bytes_max: u64,
+    /// Both sides have the fast codec.
+    has_wincode: bool,
     service: Box<dyn Service>,
     methods: Vec<Method>,
     output: Arc<Output>,
@@ -109,7 +111,10 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
     prepare: impl FnOnce(&Arc<Output>),
 ) -> Result<End, ServeError> {
     let table = service::method_table(&definition).map_err(ServeError::Start)?;
-    let accepted = accept(&channel, definition.name, Duration::from_millis(WELCOME_TIMEOUT_MS.into()))?;
+    let mut accepted = accept(&channel, definition.name, Duration::from_millis(WELCOME_TIMEOUT_MS.into()))?;
+    if table.iter().any(|method| method.is_fast) {
+        accepted.features.push(FEATURE_WINCODE.to_owned());
+    }
     let entries = table.iter().map(|method| method.entry.clone()).collect();
     accepted.welcome(&channel, definition.version, entries)?;
 
@@ -132,6 +137,7 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
     let server = Arc::new(Server {
         epoch: hello.epoch,
         message_bytes_max: hello.message_bytes_max,
+        has_wincode: accepted.is_agreed(FEATURE_WINCODE),
         service,
         methods: table.into_iter().map(|traits| Method { traits, pace: Pace::default() }).collect(),
         output,

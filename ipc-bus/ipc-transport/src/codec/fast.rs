@@ -18,7 +18,11 @@ use super::{Settings, Walk, WalkError};
             `char`, `String`, `Blob`, and `Option`, `Box`, `Vec`, arrays, tuples and maps of these; or leave `fast` \
             away here, and it travels as MessagePack"
 )]
-pub trait Fast: SchemaWrite<Settings, Src = Self> + SchemaReadOwned<Settings, Dst = Self> + Sized {
+pub trait Fast: Sized {
+    /// Parts within parts. A type that contains itself, however far down, would have no number here, and so it does
+    /// not compile: its layout would have no end, and a peer could nest it until the stack is used up.
+    const DEPTH: usize;
+
     /// How many bytes a value takes, if it is always as many.
     const FIXED: Option<usize>;
 
@@ -54,7 +58,10 @@ pub trait FastBody:
     fn walk(walk: &mut Walk<'_>) -> Result<(), WalkError>;
 }
 
-impl<T: Fast> FastBody for T {
+impl<T> FastBody for T
+where
+    T: Fast + SchemaWrite<Settings, Src = T> + SchemaReadOwned<Settings, Dst = T>,
+{
     fn layout(out: &mut String) {
         <T as Fast>::layout(out);
     }
@@ -74,6 +81,19 @@ impl FastBody for () {
     }
 }
 
+/// [`Fast::DEPTH`] of what has these parts.
+#[must_use]
+pub const fn depth_above(parts: &[usize]) -> usize {
+    let (mut deepest, mut at) = (0, 0);
+    while at < parts.len() {
+        if parts[at] > deepest {
+            deepest = parts[at];
+        }
+        at += 1;
+    }
+    deepest + 1
+}
+
 /// [`Fast::FIXED`] of parts that follow one another.
 #[must_use]
 pub const fn fixed_sum(parts: &[Option<usize>]) -> Option<usize> {
@@ -91,6 +111,7 @@ pub const fn fixed_sum(parts: &[Option<usize>]) -> Option<usize> {
 macro_rules! fixed {
     ($($kind:ident: $size:literal),*) => {$(
         impl Fast for $kind {
+            const DEPTH: usize = 0;
             const FIXED: Option<usize> = Some($size);
 
             fn layout(out: &mut String) {
@@ -107,6 +128,7 @@ macro_rules! fixed {
 fixed!(bool: 1, u8: 1, i8: 1, u16: 2, i16: 2, u32: 4, i32: 4, f32: 4, u64: 8, i64: 8, f64: 8, usize: 8, isize: 8);
 
 impl Fast for char {
+    const DEPTH: usize = 0;
     const FIXED: Option<usize> = None;
 
     fn layout(out: &mut String) {
@@ -126,6 +148,7 @@ impl Fast for char {
 }
 
 impl Fast for String {
+    const DEPTH: usize = 0;
     const FIXED: Option<usize> = None;
 
     fn layout(out: &mut String) {
@@ -139,6 +162,7 @@ impl Fast for String {
 }
 
 impl<T: Fast> Fast for Vec<T> {
+    const DEPTH: usize = depth_above(&[T::DEPTH]);
     const FIXED: Option<usize> = None;
 
     fn layout(out: &mut String) {
@@ -157,6 +181,7 @@ impl<T: Fast> Fast for Vec<T> {
 }
 
 impl<T: Fast> Fast for Option<T> {
+    const DEPTH: usize = depth_above(&[T::DEPTH]);
     const FIXED: Option<usize> = None;
 
     fn layout(out: &mut String) {
@@ -174,6 +199,7 @@ impl<T: Fast> Fast for Option<T> {
 }
 
 impl<T: Fast> Fast for Box<T> {
+    const DEPTH: usize = depth_above(&[T::DEPTH]);
     const FIXED: Option<usize> = T::FIXED;
 
     fn layout(out: &mut String) {
@@ -188,6 +214,7 @@ impl<T: Fast> Fast for Box<T> {
 macro_rules! arrays {
     ($($length:literal)*) => {$(
         impl<T: Fast> Fast for [T; $length] {
+            const DEPTH: usize = depth_above(&[T::DEPTH]);
             const FIXED: Option<usize> = fixed_sum(&[T::FIXED; $length]);
 
             fn layout(out: &mut String) {
@@ -209,6 +236,7 @@ arrays!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 
 macro_rules! tuples {
     ($(($($part:ident)*))*) => {$(
         impl<$($part: Fast),*> Fast for ($($part,)*) {
+            const DEPTH: usize = depth_above(&[$($part::DEPTH),*]);
             const FIXED: Option<usize> = fixed_sum(&[$($part::FIXED),*]);
 
             fn layout(out: &mut String) {
@@ -248,6 +276,7 @@ fn walk_map<K: Fast, V: Fast>(walk: &mut Walk<'_>) -> Result<(), WalkError> {
 }
 
 impl<K: Fast + Ord, V: Fast> Fast for BTreeMap<K, V> {
+    const DEPTH: usize = depth_above(&[K::DEPTH, V::DEPTH]);
     const FIXED: Option<usize> = None;
 
     fn layout(out: &mut String) {
@@ -260,6 +289,7 @@ impl<K: Fast + Ord, V: Fast> Fast for BTreeMap<K, V> {
 }
 
 impl<K: Fast + Hash + Eq, V: Fast> Fast for HashMap<K, V> {
+    const DEPTH: usize = depth_above(&[K::DEPTH, V::DEPTH]);
     const FIXED: Option<usize> = None;
 
     fn layout(out: &mut String) {

@@ -17,7 +17,7 @@ use ipc_protocol::limits::MESSAGE_BYTES_DEFAULT;
 use wincode::config::Configuration;
 
 use crate::payload::{EncodeError, Fingerprint, Message, NotFast, TypedSlot};
-pub use fast::{Fast, FastBody, fixed_sum};
+pub use fast::{Fast, FastBody, depth_above, fixed_sum};
 pub use walk::{Walk, WalkError};
 /// For derives: they name it through whoever re-exports this module.
 pub use wincode;

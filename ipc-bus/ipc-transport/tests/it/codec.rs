@@ -56,6 +56,7 @@ fn what_takes_always_as_many_bytes_is_known_to() {
     holds(&(1_u8, String::new()), None);
     holds(&Some(1_u8), None);
     assert_eq!(fixed_sum(&[]), Some(0));
+    assert_eq!(<Vec<(u8, Option<HashMap<u8, [Box<char>; 2]>>)>>::DEPTH, 6);
 }
 
 #[test]
