@@ -26,7 +26,7 @@ struct Numbers {
 #[derive(Clone, Debug, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 enum Thing {
-    NoThing,
+    AllVoid,
     Plain(char),
     Pair(Box<Numbers>, Option<String>),
     Named { numbers: HashMap<String, Numbers>, blob: Blob },
@@ -199,7 +199,7 @@ fn any_thing() -> impl Strategy<Value = Thing> {
     let blob = prop::collection::vec(any::<u8>(), 0..20).prop_map(Blob);
     let numbers = prop::collection::hash_map(any::<String>(), any_numbers(), 0..3);
     prop_oneof![
-        Just(Thing::NoThing),
+        Just(Thing::AllVoid),
         any::<char>().prop_map(Thing::Plain),
         (any_numbers(), any::<Option<String>>()).prop_map(|(one, text)| Thing::Pair(Box::new(one), text)),
         (numbers, blob).prop_map(|(numbers, blob)| Thing::Named { numbers, blob }),
@@ -268,8 +268,8 @@ fn encoded_arguments_of_a_fast_method_are_message_pack() {
         let payload = Payload::Encoded(encoded);
         testing::block_on(caller.call(Request::new("one", payload, Duration::from_secs(60))))
     };
-    let named = call(Encoded::from_value("no-thing").expect("it is encoded")).expect("it answers");
-    assert_eq!(named.decode::<Thing>().expect("it is one"), Thing::NoThing);
+    let named = call(Encoded::from_value("all-void").expect("it is encoded")).expect("it answers");
+    assert_eq!(named.decode::<Thing>().expect("it is one"), Thing::AllVoid);
     // What is in neither codec is the caller's fault.
     for (bytes, says) in
         [(&[9, 0, 0, 0][..], "9 before byte 4"), (&[0; 5], "1 bytes follow"), (&[], "cut off")]

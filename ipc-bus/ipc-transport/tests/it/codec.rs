@@ -44,7 +44,7 @@ fn a_layout_reads_as_the_document_says() {
 
 #[test]
 fn what_takes_always_as_many_bytes_is_known_to() {
-    fn holds<T: Fast>(value: &T, fixed: Option<usize>) {
+    fn holds<T: Fast + FastBody>(value: &T, fixed: Option<usize>) {
         assert_eq!(T::FIXED, fixed, "{}", layout::<T>());
         assert!(fixed.is_none_or(|size| encoded(value).len() == size), "{}", layout::<T>());
     }
