@@ -11,6 +11,9 @@ use serde::Deserialize;
 /// The extension whose dependencies every author pays at least.
 pub const SMALLEST_EXTENSION: &str = "echo";
 
+/// The SDK's feature that brings the fast codec.
+const FAST: &str = "extension-sdk/fast";
+
 /// One crate of ours.
 #[derive(Clone, Debug)]
 pub struct Member {
@@ -48,6 +51,8 @@ pub struct Cargo {
     pub outside: Vec<Outside>,
     /// Names of all crates that are built for [`SMALLEST_EXTENSION`], build scripts and macros included.
     pub extension_builds: Vec<String>,
+    /// The same where it takes the fast codec.
+    pub fast_extension_builds: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -99,19 +104,15 @@ impl Cargo {
             version.lines().find_map(|line| line.strip_prefix("host: ")).context("cargo names no host")?;
         let answer = run(root, &["metadata", "--format-version", "1", "--filter-platform", host])?;
         let metadata: Metadata = serde_json::from_str(&answer).context("cargo metadata changed its form")?;
-        let tree = run(
-            root,
-            &["tree", "--package", SMALLEST_EXTENSION, "--edges", "normal,build", "--prefix", "none"],
-        )?;
-        let mut builds: Vec<String> =
-            tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
-        builds.sort();
-        builds.dedup();
-        anyhow::ensure!(builds.iter().any(|name| name == SMALLEST_EXTENSION), "cargo tree changed its form");
-        Self::new(metadata, builds)
+        let (plain, fast) = (builds(root, &[])?, builds(root, &["--features", FAST])?);
+        Self::new(metadata, plain, fast)
     }
 
-    fn new(metadata: Metadata, extension_builds: Vec<String>) -> anyhow::Result<Self> {
+    fn new(
+        metadata: Metadata,
+        extension_builds: Vec<String>,
+        fast_extension_builds: Vec<String>,
+    ) -> anyhow::Result<Self> {
         let (mut members, mut outside) = (Vec::new(), Vec::new());
         for package in metadata.packages {
             if !metadata.resolve.nodes.iter().any(|node| node.id == package.id) {
@@ -124,14 +125,41 @@ impl Cargo {
                 outside.push(Outside { name, version, license, source });
             }
         }
-        Ok(Self { target_folder: metadata.target_directory, members, outside, extension_builds })
+        Ok(Self {
+            target_folder: metadata.target_directory,
+            members,
+            outside,
+            extension_builds,
+            fast_extension_builds,
+        })
     }
 
     /// The crates of others that the smallest extension builds.
     pub fn extension_outside(&self) -> impl Iterator<Item = &str> {
-        let is_ours = |name: &str| self.members.iter().any(|member| member.name == name);
-        self.extension_builds.iter().map(String::as_str).filter(move |name| !is_ours(name))
+        self.others(&self.extension_builds)
     }
+
+    /// The same where it takes the fast codec.
+    pub fn fast_extension_outside(&self) -> impl Iterator<Item = &str> {
+        self.others(&self.fast_extension_builds)
+    }
+
+    fn others<'a>(&'a self, builds: &'a [String]) -> impl Iterator<Item = &'a str> {
+        let is_ours = |name: &str| self.members.iter().any(|member| member.name == name);
+        builds.iter().map(String::as_str).filter(move |name| !is_ours(name))
+    }
+}
+
+/// All that is built for the smallest extension, with further arguments.
+fn builds(root: &Path, further: &[&str]) -> anyhow::Result<Vec<String>> {
+    let tree = ["tree", "--package", SMALLEST_EXTENSION, "--edges", "normal,build", "--prefix", "none"];
+    let tree = run(root, &[&tree[..], further].concat())?;
+    let mut builds: Vec<String> =
+        tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+    builds.sort();
+    builds.dedup();
+    anyhow::ensure!(builds.iter().any(|name| name == SMALLEST_EXTENSION), "cargo tree changed its form");
+    Ok(builds)
 }
 
 fn member(package: Package, root: &Path) -> anyhow::Result<Member> {

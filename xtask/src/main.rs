@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use xtask::budget::CRATES_MAX;
+use xtask::budget::{CRATES_MAX, FAST_CRATES_MAX};
 use xtask::cargo::SMALLEST_EXTENSION;
 use xtask::{RULES, TASKS, Workspace, book, check, models, protocol};
 
@@ -57,7 +57,11 @@ fn tidy() -> anyhow::Result<()> {
     let (files, crates) = (workspace.paths().count(), workspace.cargo.members.len());
     println!("tidy: {} rules hold over {files} files of {crates} crates", RULES.len());
     let outside = workspace.cargo.extension_outside().count();
-    println!("tidy: `{SMALLEST_EXTENSION}` builds {outside} crates of others, of at most {CRATES_MAX}");
+    let fast = workspace.cargo.fast_extension_outside().count();
+    println!(
+        "tidy: `{SMALLEST_EXTENSION}` builds {outside} crates of others, of at most {CRATES_MAX}; with the fast codec \
+         {fast}, of at most {FAST_CRATES_MAX}"
+    );
     Ok(())
 }
 

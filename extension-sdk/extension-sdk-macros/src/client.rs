@@ -1,7 +1,7 @@
 //! The typed client of an interface.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote, quote_spanned};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 
 use crate::model::{Interface, Method};
@@ -61,7 +61,19 @@ fn client_method(method: &Method, visibility: &syn::Visibility) -> TokenStream {
         }
     };
     let span = method.whole_body().map_or_else(|| result.span(), |argument| argument.kind.span());
-    let call = quote_spanned!(span => self.0.call::<_, #result>(#wire_name, #arguments));
+    let call = if method.is_fast {
+        let arguments_type = method.whole_body().map_or_else(
+            || method.message_name.to_token_stream(),
+            |argument| argument.kind.to_token_stream(),
+        );
+        quote_spanned! { span => {
+            static SCHEMA_HASH: ::std::sync::OnceLock<u64> = ::std::sync::OnceLock::new();
+            let hash = ::extension_sdk::__private::fast_hash::<#arguments_type, #result>;
+            self.0.call_fast::<_, #result>(#wire_name, *SCHEMA_HASH.get_or_init(hash), #arguments)
+        } }
+    } else {
+        quote_spanned!(span => self.0.call::<_, #result>(#wire_name, #arguments))
+    };
     quote! {
         #(#documentation)*
         #visibility fn #name(&self, #(#parameters),*) -> ::extension_sdk::Call<#result> {

@@ -5,8 +5,8 @@ use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 
-use crate::message;
 use crate::model::{Interface, Method, Parameter};
+use crate::{fast, message};
 
 /// A hidden function of the trait that gives the table.
 pub(crate) fn generate(interface: &Interface) -> TokenStream {
@@ -58,7 +58,26 @@ fn entry(trait_name: &syn::Ident, method: &Method) -> TokenStream {
     let encode = quote_spanned!(result.span() =>
         ::extension_sdk::__private::encode_result::<#result>(&result?, out)
     );
-    let schemas = quote!(::extension_sdk::__private::schemas::<#arguments_type, #result>);
+    let (schemas, fast) = if method.is_fast {
+        let decode = quote_spanned!(arguments_span =>
+            ::extension_sdk::__private::decode_fast_arguments::<#arguments_type>(body)?
+        );
+        let encode = quote_spanned!(result.span() =>
+            ::extension_sdk::__private::encode_fast_result::<#result>(&result?, bytes_max, out)
+        );
+        let run = quote! {
+            |extension, cx, body, bytes_max, out| {
+                let arguments = #decode;
+                let _ = &arguments;
+                let result: ::core::result::Result<#result, ::extension_sdk::Fault> = #call;
+                #encode
+            }
+        };
+        (quote!(fast_schemas), quote!(::core::option::Option::Some(#run)))
+    } else {
+        (quote!(schemas), quote!(::core::option::Option::None))
+    };
+    let schemas = quote!(::extension_sdk::__private::#schemas::<#arguments_type, #result>);
     quote! {
         ::extension_sdk::__private::Method::<Self> {
             name: #wire_name,
@@ -73,6 +92,7 @@ fn entry(trait_name: &syn::Ident, method: &Method) -> TokenStream {
                 let result: ::core::result::Result<#result, ::extension_sdk::Fault> = #call;
                 #encode
             },
+            fast: #fast,
         }
     }
 }
@@ -89,10 +109,12 @@ pub(crate) fn messages(interface: &Interface) -> TokenStream {
         });
         let parts = method.arguments().map(|argument| (&argument.kind, &*argument.attributes));
         let checks = message::checks(&method.item.sig.generics, parts);
+        let fast = method.is_fast.then(fast::derives);
         quote! {
             #checks
 
             #[doc = #title]
+            #fast
             #[allow(non_camel_case_types, reason = "made of the interface's and the method's name")]
             #[derive(
                 ::extension_sdk::__private::serde::Serialize,

@@ -3,12 +3,12 @@
 use proc_macro2::{TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Attribute, Error, Field, Generics, Item, Result, Type};
+use syn::{Attribute, Error, Field, Generics, Ident, Item, Result, Type};
+
+use crate::fast;
 
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
-    if !arguments.is_empty() {
-        return Err(Error::new(arguments.span(), "`#[message]` takes no arguments"));
-    }
+    let is_fast = parse_options(arguments)?;
     let item: Item = syn::parse2(item)?;
     let lifetime = match &item {
         Item::Struct(item) => item.generics.lifetimes().next().map(Spanned::span),
@@ -32,9 +32,11 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         }
         _ => TokenStream::new(),
     };
+    let fast = is_fast.then(fast::derives);
     Ok(quote! {
         #checks
 
+        #fast
         #[derive(
             ::extension_sdk::__private::serde::Serialize,
             ::extension_sdk::__private::serde::Deserialize,
@@ -44,6 +46,19 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         #[schemars(crate = "::extension_sdk::__private::schemars")]
         #item
     })
+}
+
+/// Whether a message is `fast`.
+fn parse_options(arguments: TokenStream) -> Result<bool> {
+    if arguments.is_empty() {
+        return Ok(false);
+    }
+    let span = arguments.span();
+    let option: Option<Ident> = syn::parse2(arguments).ok();
+    match option.filter(|option| option == "fast") {
+        Some(option) => fast::check_feature(&option).map(|()| true),
+        None => Err(Error::new(span, "a message can be `fast`")),
+    }
 }
 
 fn part(field: &Field) -> (&Type, &[Attribute]) {
@@ -101,7 +116,7 @@ fn is_sent_otherwise(attributes: &[Attribute]) -> bool {
 }
 
 /// Whether one of `words` stands among the tokens, at any depth.
-fn mentions(tokens: TokenStream, words: &[&str]) -> bool {
+pub(crate) fn mentions(tokens: TokenStream, words: &[&str]) -> bool {
     tokens.into_iter().any(|token| match token {
         TokenTree::Group(group) => mentions(group.stream(), words),
         TokenTree::Ident(word) => words.iter().any(|other| word == other),

@@ -10,6 +10,8 @@ use syn::{
     ReceiverKind, Result, ReturnType, TraitItem, TraitItemFn, Type,
 };
 
+use crate::fast;
+
 /// LIMIT: bytes of a method's or interface's name, as the wire has it.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -37,6 +39,7 @@ pub(crate) struct Method {
     pub(crate) documentation: String,
     pub(crate) is_idempotent: bool,
     pub(crate) is_pure: bool,
+    pub(crate) is_fast: bool,
     pub(crate) is_async: bool,
     /// In the order of the method's own list, the context among them.
     pub(crate) parameters: Vec<Parameter>,
@@ -147,7 +150,7 @@ impl Method {
         }
         let parameters = parse_parameters(&item, errors);
         let result = parse_result(&item, errors);
-        let (is_idempotent, is_pure) = parse_options(&item.attrs, errors);
+        let Options { is_idempotent, is_pure, is_fast } = parse_options(&item.attrs, errors);
         if errors.count() != before {
             return None;
         }
@@ -164,6 +167,7 @@ impl Method {
             documentation: documentation(&item.attrs),
             is_idempotent,
             is_pure,
+            is_fast,
             is_async: item.sig.asyncness.is_some(),
             parameters,
             result: result?,
@@ -260,17 +264,27 @@ fn borrows(kind: TokenStream) -> bool {
     })
 }
 
-/// `#[method(idempotent, pure)]`.
-fn parse_options(attributes: &[Attribute], errors: &mut Errors) -> (bool, bool) {
-    let (mut is_idempotent, mut is_pure) = (false, false);
+#[derive(Default)]
+struct Options {
+    is_idempotent: bool,
+    is_pure: bool,
+    is_fast: bool,
+}
+
+/// `#[method(idempotent, pure, fast)]`.
+fn parse_options(attributes: &[Attribute], errors: &mut Errors) -> Options {
+    let mut options = Options::default();
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("method")) {
         let parsed = attribute.parse_nested_meta(|meta| {
             if meta.path.is_ident("idempotent") {
-                is_idempotent = true;
+                options.is_idempotent = true;
             } else if meta.path.is_ident("pure") {
-                is_pure = true;
+                options.is_pure = true;
+            } else if let Some(name) = meta.path.get_ident().filter(|name| *name == "fast") {
+                fast::check_feature(name)?;
+                options.is_fast = true;
             } else {
-                return Err(meta.error("a method can be `idempotent` and `pure`"));
+                return Err(meta.error("a method can be `idempotent`, `pure` and `fast`"));
             }
             Ok(())
         });
@@ -278,7 +292,7 @@ fn parse_options(attributes: &[Attribute], errors: &mut Errors) -> (bool, bool) 
             errors.push(error);
         }
     }
-    (is_idempotent, is_pure)
+    options
 }
 
 /// Whether a type is `&Context`, by its last name.

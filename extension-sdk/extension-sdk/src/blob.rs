@@ -19,6 +19,15 @@ use serde::ser::{Serialize, Serializer};
 /// assert_eq!(blob.to_string(), r"caf\xe9");
 /// ```
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(
+    feature = "fast",
+    derive(
+        extension_sdk_macros::FastMessage,
+        ipc_transport::codec::wincode::SchemaRead,
+        ipc_transport::codec::wincode::SchemaWrite,
+    ),
+    wincode(crate = "ipc_transport::codec::wincode")
+)]
 pub struct Blob(pub Vec<u8>);
 
 impl From<Vec<u8>> for Blob {

@@ -3,8 +3,10 @@
 //! A table is generic over the implementing type and holds plain function pointers; it becomes one object per
 //! extension in `service`. This module must not know processes or sockets.
 
-use ipc_protocol::{Fault, FaultCode};
+use ipc_protocol::{Codec, Fault, FaultCode};
 use ipc_transport::Message;
+#[cfg(feature = "fast")]
+use ipc_transport::codec::{self, FastBody};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,6 +26,9 @@ pub struct Interface<T> {
 /// Runs a method on encoded arguments and appends the encoded result.
 pub(crate) type Run<T> = fn(&T, &Context, &[u8], &mut Vec<u8>) -> Result<(), Fault>;
 
+/// As [`Run`], in the fast codec. The result goes as MessagePack where it would not fit that many bytes otherwise.
+pub(crate) type RunFast<T> = fn(&T, &Context, &[u8], u64, &mut Vec<u8>) -> Result<Codec, Fault>;
+
 /// One method of an interface, as `T` implements it.
 #[doc(hidden)]
 #[derive(Debug)]
@@ -35,6 +40,7 @@ pub struct Method<T> {
     pub is_async: bool,
     pub schemas: fn() -> Schemas,
     pub run: Run<T>,
+    pub fast: Option<RunFast<T>>,
 }
 
 /// What can be an argument or a result. Implemented for every type that qualifies.
@@ -76,6 +82,42 @@ pub fn encode_result<T: Sendable>(result: &T, out: &mut Vec<u8>) -> Result<(), F
     ipc_transport::payload::encode_into(result, out).map_err(|error| {
         Fault::new(FaultCode::Failed, format!("the result could not be encoded: {}", error.0))
     })
+}
+
+/// Decodes the arguments of a call in the fast codec.
+///
+/// # Errors
+///
+/// [`FaultCode::InvalidArgument`]: the bytes are something else. The caller's fault.
+#[doc(hidden)]
+#[cfg(feature = "fast")]
+pub fn decode_fast<A: Sendable + FastBody>(body: &[u8]) -> Result<A, Fault> {
+    codec::decode(body)
+        .map_err(|error| Fault::new(FaultCode::InvalidArgument, format!("wrong arguments: {error}")))
+}
+
+/// Appends a method's result in the fast codec if it fits it, else as MessagePack. Returns which it is.
+///
+/// # Errors
+///
+/// As [`encode_result`].
+#[doc(hidden)]
+#[cfg(feature = "fast")]
+pub fn encode_fast_result<T: Sendable + FastBody>(
+    result: &T,
+    bytes_max: u64,
+    out: &mut Vec<u8>,
+) -> Result<Codec, Fault> {
+    let before = out.len();
+    if codec::encode(result, out).is_ok() {
+        if (out.len() - before) as u64 <= bytes_max {
+            return Ok(Codec::Wincode);
+        }
+        // Small numbers are shorter in MessagePack.
+        out.truncate(before);
+    }
+    encode_result(result, out)?;
+    Ok(Codec::MessagePack)
 }
 
 #[cfg(test)]

@@ -88,6 +88,10 @@ pub use tracing;
 /// What generated code refers to. Nothing here is for authors, and all of it may change.
 #[doc(hidden)]
 pub mod __private {
+    #[cfg(feature = "fast")]
+    pub use extension_sdk_macros::FastMessage;
+    #[cfg(feature = "fast")]
+    pub use ipc_transport::codec;
     pub use schemars;
     pub use serde;
 
@@ -95,5 +99,9 @@ pub mod __private {
     pub use crate::block_on::block_on;
     pub use crate::definition::{Start, definition};
     pub use crate::interface::{Interface, Method, Part, Sendable, encode_result, is_part};
+    #[cfg(feature = "fast")]
+    pub use crate::interface::{decode_fast as decode_fast_arguments, encode_fast_result};
     pub use crate::schema::schemas;
+    #[cfg(feature = "fast")]
+    pub use crate::schema::{fast_hash, fast_schemas};
 }

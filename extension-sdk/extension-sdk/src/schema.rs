@@ -3,6 +3,8 @@
 //! Equal hashes mean equal layouts: what is only for people (descriptions, titles, examples) is left out of
 //! the hash, so that a better comment is not another interface.
 
+#[cfg(feature = "fast")]
+use ipc_transport::codec::FastBody;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value};
 
@@ -14,6 +16,9 @@ use crate::interface::Sendable;
 pub struct Schemas {
     pub arguments: Value,
     pub result: Value,
+    /// How both lie in the fast codec, if the method takes it. The schemas do not say: not in which order fields
+    /// follow one another, nor how often a value is optional.
+    pub layout: Option<String>,
 }
 
 impl Schemas {
@@ -23,6 +28,10 @@ impl Schemas {
         hash_schema(&self.arguments, &mut hash);
         hash.write(b"->");
         hash_schema(&self.result, &mut hash);
+        if let Some(layout) = &self.layout {
+            hash.write(b"#");
+            hash.write(layout.as_bytes());
+        }
         hash.0
     }
 }
@@ -31,7 +40,27 @@ impl Schemas {
 #[doc(hidden)]
 #[must_use]
 pub fn schemas<A: Sendable, R: Sendable>() -> Schemas {
-    Schemas { arguments: schema_of::<A>(), result: schema_of::<R>() }
+    Schemas { arguments: schema_of::<A>(), result: schema_of::<R>(), layout: None }
+}
+
+/// As [`schemas`], of a method that takes the fast codec.
+#[doc(hidden)]
+#[cfg(feature = "fast")]
+#[must_use]
+pub fn fast_schemas<A: Sendable + FastBody, R: Sendable + FastBody>() -> Schemas {
+    let mut layout = String::new();
+    A::layout(&mut layout);
+    layout.push_str("->");
+    R::layout(&mut layout);
+    Schemas { layout: Some(layout), ..schemas::<A, R>() }
+}
+
+/// What the client's side knows of such a method.
+#[doc(hidden)]
+#[cfg(feature = "fast")]
+#[must_use]
+pub fn fast_hash<A: Sendable + FastBody, R: Sendable + FastBody>() -> u64 {
+    fast_schemas::<A, R>().hash()
 }
 
 /// The schema of one type, whole in itself.

@@ -9,17 +9,19 @@ use std::sync::Once;
 
 use ipc_protocol::handshake::MethodEntry;
 use ipc_protocol::limits::{METHODS_MAX, NAME_BYTES_MAX};
-use ipc_protocol::{Fault, FaultCode};
+use ipc_protocol::{Codec, Fault, FaultCode};
 
 use crate::context::Context;
 use crate::definition::Definition;
-use crate::interface::Run;
+use crate::interface::{Run, RunFast};
 
 /// What is known of a method without running it.
 #[derive(Clone, Debug)]
 pub(crate) struct MethodTraits {
     pub(crate) entry: MethodEntry,
     pub(crate) is_async: bool,
+    /// Whether it takes the fast codec.
+    pub(crate) is_fast: bool,
 }
 
 /// The method table of a definition, in the order of the handshake.
@@ -45,7 +47,7 @@ pub(crate) fn method_table<T>(definition: &Definition<T>) -> Result<Vec<MethodTr
             let mut entry = MethodEntry::new(method.name, (method.schemas)().hash());
             entry.idempotent = method.is_idempotent;
             entry.pure = method.is_pure;
-            table.push(MethodTraits { entry, is_async: method.is_async });
+            table.push(MethodTraits { entry, is_async: method.is_async, is_fast: method.fast.is_some() });
         }
     }
     if table.len() > METHODS_MAX {
@@ -62,27 +64,61 @@ pub(crate) trait Service: Send + Sync {
     /// Runs method number `method` of the table and appends the encoded result to `out`, which is left as it
     /// was where the call failed.
     fn run(&self, method: usize, cx: &Context, body: &[u8], out: &mut Vec<u8>) -> Result<(), Fault>;
+
+    /// As [`Self::run`], in the fast codec, which [`MethodTraits::is_fast`] says that the method takes. Returns
+    /// the result's codec: another if it would be longer than `bytes_max` in this one, or does not fit it.
+    fn run_fast(
+        &self,
+        method: usize,
+        cx: &Context,
+        body: &[u8],
+        bytes_max: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<Codec, Fault> {
+        let _ = (cx, body, bytes_max, out);
+        Err(unknown_method(method))
+    }
 }
 
 struct Started<T> {
     extension: T,
-    methods: Vec<Run<T>>,
+    methods: Vec<(Run<T>, Option<RunFast<T>>)>,
 }
 
 impl<T: Send + Sync> Service for Started<T> {
     fn run(&self, method: usize, cx: &Context, body: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
-        let before = out.len();
-        let result = match self.methods.get(method) {
-            // A handler that panics may leave its own value in any state; it is the author's to make that
-            // good. Nothing of ours is touched inside.
-            Some(run) => caught(|| run(&self.extension, cx, body, out)),
+        whole(out, |out| match self.methods.get(method) {
+            Some((run, _)) => caught(|| run(&self.extension, cx, body, out)),
             None => Err(unknown_method(method)),
-        };
-        if result.is_err() {
-            out.truncate(before);
-        }
-        result
+        })
     }
+
+    fn run_fast(
+        &self,
+        method: usize,
+        cx: &Context,
+        body: &[u8],
+        bytes_max: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<Codec, Fault> {
+        whole(out, |out| match self.methods.get(method) {
+            Some((_, Some(run))) => caught(|| run(&self.extension, cx, body, bytes_max, out)),
+            Some((_, None)) | None => Err(unknown_method(method)),
+        })
+    }
+}
+
+/// Leaves `out` as it was where the call fails.
+///
+/// A handler that panics may leave its own value in any state; it is the author's to make that good. Nothing of
+/// ours is touched inside.
+fn whole<R>(out: &mut Vec<u8>, run: impl FnOnce(&mut Vec<u8>) -> Result<R, Fault>) -> Result<R, Fault> {
+    let before = out.len();
+    let result = run(out);
+    if result.is_err() {
+        out.truncate(before);
+    }
+    result
 }
 
 pub(crate) fn unknown_method(method: usize) -> Fault {
@@ -99,8 +135,12 @@ pub(crate) fn start<T: Send + Sync + 'static>(
     config: &[u8],
 ) -> Result<Box<dyn Service>, Fault> {
     keep_panic_locations();
-    let methods =
-        definition.interfaces.iter().flat_map(|interface| &interface.methods).map(|m| m.run).collect();
+    let methods = definition
+        .interfaces
+        .iter()
+        .flat_map(|interface| &interface.methods)
+        .map(|m| (m.run, m.fast))
+        .collect();
     let start = definition.start.run;
     let extension = caught(|| start(config))?;
     Ok(Box::new(Started { extension, methods }))

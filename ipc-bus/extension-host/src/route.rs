@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::extension::{Broken, Extension, Outgoing, Place, Sent, Waiting};
+use crate::extension::{Arguments, Broken, Extension, Outgoing, Place, Sent, Waiting};
 use crate::snapshot::InstanceState;
 use ipc_protocol::FaultCode;
 use ipc_transport::{CallError, CallResult, Caller, Cause, Reply, Request, RetryLog};
@@ -55,7 +55,7 @@ struct Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.extension.give_back(self.outgoing.arguments.bytes.len() as u64);
+        self.extension.give_back(self.outgoing.arguments.bytes_count());
     }
 }
 
@@ -77,15 +77,16 @@ impl Caller for Route {
         if let Some(call_time_max) = self.extension.manifest.limits.call_time_max {
             deadline = deadline.min(Instant::now() + call_time_max);
         }
+        let endpoint = self.extension.endpoint.load();
         // Encoded here, once, whether or not the call turns out to be made again: the typed value is only lent.
-        let arguments = match payload.into_encoded() {
+        let arguments = match Arguments::new(payload, method, endpoint.as_deref()) {
             Ok(arguments) => arguments,
             Err(error) => return Reply::ready(Err(error.into())),
         };
         let outgoing = Outgoing { method: method.into(), arguments, deadline, on_overload, progress };
-        let is_kept = self.extension.keep(outgoing.arguments.bytes.len() as u64);
+        let is_kept = self.extension.keep(outgoing.arguments.bytes_count());
         // Sent or queued before this returns, so that calls of one caller stay in order.
-        if let Some(endpoint) = self.extension.endpoint.load().as_ref() {
+        if let Some(endpoint) = endpoint.as_ref() {
             let reply = outgoing.send(endpoint);
             if !is_kept {
                 // Made once: the connection has a bound of its own.

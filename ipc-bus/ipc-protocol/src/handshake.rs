@@ -11,6 +11,12 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Calls through shared memory.
+pub const FEATURE_RINGS: &str = "rings";
+
+/// The feature that brings [`crate::Codec::Wincode`].
+pub const FEATURE_WINCODE: &str = "wincode";
+
 /// The host's first frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

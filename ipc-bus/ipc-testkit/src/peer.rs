@@ -5,12 +5,12 @@ use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ipc_protocol::handshake::{Hello, MethodEntry, Ready};
+use ipc_protocol::handshake::{FEATURE_RINGS, Hello, MethodEntry, Ready};
 use ipc_protocol::{Codec, Fault, Header, Kind};
 use ipc_transport::framing::{Frame, FrameBuffer, append_frame, append_message};
 use ipc_transport::handshake::accept;
+use ipc_transport::ring::Halves;
 use ipc_transport::ring::grant::{self, Granted};
-use ipc_transport::ring::{self, Halves};
 use serde::Serialize;
 
 /// How long a peer waits for what must come: a bound for tests that would hang otherwise.
@@ -58,12 +58,20 @@ impl Peer {
     ///
     /// When the host does not do its part.
     pub fn accept(&mut self, methods: &[&str]) {
+        self.accept_with(&[FEATURE_RINGS], methods.iter().map(|name| MethodEntry::new(*name, 0)).collect());
+    }
+
+    /// The handshake, with these features and methods.
+    ///
+    /// # Panics
+    ///
+    /// When the host does not do its part.
+    pub fn accept_with(&mut self, features: &[&str], methods: Vec<MethodEntry>) {
         let mut accepted = accept(&self.socket, "test", PATIENCE).expect("the host says hello");
-        let methods = methods.iter().map(|name| MethodEntry::new(*name, 0)).collect();
-        let features: &[&str] = if accepted.offers(ring::FEATURE) { &[ring::FEATURE] } else { &[] };
-        accepted.welcome(&self.socket, "1.0.0", methods, features).expect("the host reads the welcome");
+        accepted.features = features.iter().map(ToString::to_string).collect();
+        accepted.welcome(&self.socket, "1.0.0", methods).expect("the host reads the welcome");
         let mut ready = Ready::default();
-        if !features.is_empty() {
+        if accepted.is_agreed(FEATURE_RINGS) {
             let granted = grant::receive(&self.socket, &mut accepted.frames, PATIENCE)
                 .expect("the host grants the rings that it offered");
             self.rings = Some(granted.map().expect("they can be mapped"));

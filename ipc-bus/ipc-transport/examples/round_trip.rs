@@ -52,7 +52,7 @@ fn serve_raw() {
 fn serve() {
     let socket = channel();
     let accepted = handshake::accept(&socket, "echo", TIMEOUT).unwrap();
-    accepted.welcome(&socket, "0", vec![MethodEntry::new("echo", 0)], &[]).unwrap();
+    accepted.welcome(&socket, "0", vec![MethodEntry::new("echo", 0)]).unwrap();
     accepted.ready(&socket, &Ready::default()).unwrap();
     let mut frames = accepted.frames;
     let mut out = Vec::new();

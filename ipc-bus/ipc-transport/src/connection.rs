@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ipc_protocol::control::{Event, Goodbye, Heartbeat, LogRecord};
-use ipc_protocol::handshake::{Hello, MethodEntry, Welcome};
+use ipc_protocol::handshake::{FEATURE_RINGS, FEATURE_WINCODE, Hello, MethodEntry, Welcome};
 use ipc_protocol::limits::{
     IN_FLIGHT_CALLS_DEFAULT, IN_FLIGHT_CALLS_MAX, QUEUED_BYTES_DEFAULT, READY_TIMEOUT_MS, WELCOME_TIMEOUT_MS,
 };
@@ -42,8 +42,8 @@ use crate::handshake::HandshakeError;
 use crate::in_flight::CallId;
 use crate::outcome::{CallError, CallResult, Cause};
 use crate::outgoing::QueuedBody;
-use crate::payload::{Payload, encode_into};
-use crate::ring::{self, Latency, Offer};
+use crate::payload::{Payload, encode_into, encode_slot};
+use crate::ring::{Latency, Offer};
 use socket::Socket;
 use state::{Flushed, Limits, NewCall, Phase, State};
 use through_ring::ThroughRing;
@@ -62,7 +62,7 @@ const CAUSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How to talk to one peer.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// The first frame. Its `in_flight_max` is taken from below.
+    /// The first frame. Its `in_flight_max` is taken from below, and what this side has is added to its features.
     pub hello: Hello,
     /// Time for the extension's `Welcome`.
     pub welcome_timeout: Duration,
@@ -154,9 +154,12 @@ impl CloseReason {
 struct Shared {
     socket: Socket,
     welcome: Welcome,
+    /// Whether both sides have the fast codec.
+    has_wincode: bool,
     /// Indices of the methods, sorted by name.
     by_name: Vec<u32>,
     epoch: u32,
+    message_bytes_max: u64,
     state: Mutex<State>,
     /// Where frames go if not through the socket.
     through_ring: Option<ThroughRing>,
@@ -170,6 +173,12 @@ impl Shared {
     fn method(&self, name: &str) -> Option<u32> {
         let entry = |index: &u32| self.welcome.methods[*index as usize].name.as_str();
         self.by_name.binary_search_by(|index| entry(index).cmp(name)).ok().map(|at| self.by_name[at])
+    }
+
+    /// Whether a method takes the fast codec from a caller whose interface says `schema_hash` of it.
+    fn is_fast(&self, method: u32, schema_hash: u64) -> bool {
+        let theirs = || self.welcome.methods.get(method as usize).map(|entry| entry.schema_hash);
+        self.has_wincode && schema_hash != 0 && theirs() == Some(schema_hash)
     }
 
     /// Unlocks, and tells whoever must hear of what was done under the lock.
@@ -292,8 +301,11 @@ pub async fn connect(
     // Without memory for them it is the socket.
     let offer = if options.offers_rings { Offer::new().ok() } else { None };
     if offer.is_some() {
-        hello.features.push(ring::FEATURE.to_owned());
+        hello.features.push(FEATURE_RINGS.to_owned());
         options.latency.as_str().clone_into(&mut hello.latency);
+    }
+    if !hello.features.iter().any(|feature| feature == FEATURE_WINCODE) {
+        hello.features.push(FEATURE_WINCODE.to_owned());
     }
     let timeouts = (options.welcome_timeout, options.ready_timeout);
     let greeted = greet::greet(socket, &hello, timeouts, offer, &*events).await?;
@@ -313,9 +325,12 @@ pub async fn connect(
     });
     let shared = Arc::new(Shared {
         socket: greeted.socket,
+        // This side always has it: whoever brings typed values encodes and decodes them.
+        has_wincode: greeted.welcome.features.iter().any(|feature| feature == FEATURE_WINCODE),
         welcome: greeted.welcome,
         by_name,
         epoch: hello.epoch,
+        message_bytes_max: hello.message_bytes_max,
         state: Mutex::new(State::new(hello.epoch, limits, writer)),
         through_ring,
         timer: Notify::new(),
@@ -348,6 +363,20 @@ impl Connection {
     #[must_use]
     pub fn uses_rings(&self) -> bool {
         self.shared().through_ring.is_some()
+    }
+
+    /// Whether `method` takes arguments in the fast codec from a caller whose interface says `schema_hash` of it.
+    /// Only then may arguments be given as bytes in it.
+    #[must_use]
+    pub fn is_fast(&self, method: &str, schema_hash: u64) -> bool {
+        let shared = self.shared();
+        schema_hash != 0 && shared.method(method).is_some_and(|method| shared.is_fast(method, schema_hash))
+    }
+
+    /// Bytes of one message at most.
+    #[must_use]
+    pub fn message_bytes_max(&self) -> u64 {
+        self.shared().message_bytes_max
     }
 
     /// Calls that the extension has and has not answered, cancelled and expired ones included.
@@ -467,6 +496,11 @@ thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
+fn not_agreed(codec: Codec) -> CallError {
+    let reason = format!("codec {codec:?} was not agreed on with the extension");
+    CallError::Rejected { reason, retry_after: None }
+}
+
 impl Caller for Connection {
     fn call(&self, request: Request<'_>) -> Reply {
         let shared = self.shared();
@@ -476,26 +510,28 @@ impl Caller for Connection {
             return Reply::ready(Err(CallError::Fault(fault)));
         };
         let Request { deadline, on_overload, progress, .. } = request;
-        let begin = |body: QueuedBody<'_>| {
-            let (codec, progress) = (Codec::MessagePack, progress.as_ref().map(ProgressSink::downgrade));
+        let begin = |codec: Codec, body: QueuedBody<'_>| {
+            let progress = progress.as_ref().map(ProgressSink::downgrade);
             shared.begin(&NewCall { method, codec, body, deadline, on_overload, progress })
         };
         let begun = match request.payload {
-            Payload::Encoded(encoded) if encoded.codec != Codec::MessagePack => Err(CallError::Rejected {
-                reason: format!("codec {:?} was not agreed on with the extension", encoded.codec),
-                retry_after: None,
-            }),
-            Payload::Encoded(encoded) => begin(QueuedBody::Shared(&encoded.bytes)),
+            Payload::Encoded(encoded) => match encoded.codec {
+                Codec::Wincode if !shared.has_wincode => Err(not_agreed(encoded.codec)),
+                Codec::None => Err(not_agreed(encoded.codec)),
+                codec => begin(codec, QueuedBody::Shared(&encoded.bytes)),
+            },
             Payload::Typed(slot) => {
                 // Encoded outside the lock: `Serialize` is foreign code. Taken, not borrowed: it may call too.
                 let mut scratch = SCRATCH.take();
                 scratch.clear();
-                let begun = slot.encode(&mut scratch).map_err(CallError::from).and_then(|()| {
+                let is_fast = shared.is_fast(method, slot.schema_hash());
+                let encoded = encode_slot(slot, is_fast, shared.message_bytes_max, &mut scratch);
+                let begun = encoded.map_err(CallError::from).and_then(|codec| {
                     if scratch.len() <= SCRATCH_BYTES_MAX {
-                        begin(QueuedBody::Borrowed(&scratch))
+                        begin(codec, QueuedBody::Borrowed(&scratch))
                     } else {
                         let body = Bytes::from(std::mem::take(&mut scratch));
-                        begin(QueuedBody::Shared(&body))
+                        begin(codec, QueuedBody::Shared(&body))
                     }
                 });
                 SCRATCH.set(scratch);

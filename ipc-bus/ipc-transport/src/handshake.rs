@@ -232,6 +232,8 @@ pub struct Accepted {
     pub version: u16,
     /// What reads on from here.
     pub frames: FrameBuffer,
+    /// Features that the extension has, for [`Self::welcome`]: none unless it says so.
+    pub features: Vec<String>,
 }
 
 /// The extension's side: reads the host's `Hello` from the inherited channel and checks it. Blocks for at
@@ -273,18 +275,18 @@ pub fn accept(socket: &UnixStream, extension: &str, timeout: Duration) -> Result
         return Err(error);
     }
     frames.set_message_bytes_max(hello.message_bytes_max);
-    Ok(Accepted { hello, version: PROTOCOL_VERSION, frames })
+    Ok(Accepted { hello, version: PROTOCOL_VERSION, frames, features: Vec::new() })
 }
 
 impl Accepted {
-    /// Whether the host has a feature: it is in use if the welcome lists it, too.
+    /// Whether a feature is in use: both sides have it.
     #[must_use]
-    pub fn offers(&self, feature: &str) -> bool {
-        self.hello.features.iter().any(|offered| offered == feature)
+    pub fn is_agreed(&self, feature: &str) -> bool {
+        let has = |features: &[String]| features.iter().any(|other| other == feature);
+        has(&self.hello.features) && has(&self.features)
     }
 
-    /// Answers with the method table, and the features that this side has. A call names a method by its index in
-    /// `methods`.
+    /// Answers with the method table. A call names a method by its index in `methods`.
     ///
     /// # Errors
     ///
@@ -294,12 +296,11 @@ impl Accepted {
         socket: &UnixStream,
         extension_version: &str,
         methods: Vec<MethodEntry>,
-        features: &[&str],
     ) -> Result<(), HandshakeError> {
         let Hello { extension, .. } = &self.hello;
         let mut welcome =
             Welcome::answering(&self.hello, self.version, extension, extension_version, methods);
-        welcome.features = features.iter().map(|feature| (*feature).to_owned()).collect();
+        welcome.features.clone_from(&self.features);
         send(socket, Kind::Welcome, self.hello.epoch, &welcome)
     }
 

@@ -73,6 +73,8 @@ pub(crate) struct Slot {
     pub(crate) caller: CallerSide,
     /// While the caller listens: its deadline. After that: since when it does not.
     pub(crate) listens_until: Instant,
+    /// Whether it was sent in the fast codec, and so may be answered in it.
+    pub(crate) is_fast: bool,
     /// Weak: a sink is foreign code, and must not be dropped under a lock.
     pub(crate) progress: Option<WeakProgressSink>,
 }
@@ -150,6 +152,7 @@ impl InFlight {
             let slot = &mut self.slots[index as usize];
             slot.caller = caller;
             slot.listens_until = deadline;
+            slot.is_fast = false;
             slot.progress = progress;
             return CallId::new(index, slot.generation);
         }
@@ -160,6 +163,7 @@ impl InFlight {
             peer: PeerSide::Over,
             caller,
             listens_until: deadline,
+            is_fast: false,
             progress,
         });
         CallId::new(index, 1)

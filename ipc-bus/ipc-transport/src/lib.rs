@@ -10,6 +10,9 @@
 // What a call is.
 pub mod payload;
 
+#[cfg(feature = "wincode")]
+pub mod codec;
+
 pub mod outcome;
 
 pub mod caller;
@@ -34,4 +37,4 @@ pub mod connection;
 
 pub use caller::{Caller, OnOverload, ProgressSink, Reply, Request, RetryLog};
 pub use outcome::{Answer, CallError, CallResult, Cause};
-pub use payload::{DecodeError, EncodeError, Encoded, Fingerprint, Message, Payload, TypedSlot};
+pub use payload::{DecodeError, EncodeError, Encoded, Fingerprint, Message, NotFast, Payload, TypedSlot};

@@ -57,6 +57,21 @@ impl Answer {
         }
     }
 
+    /// The value of a method that takes the fast codec: in whichever codec it came.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::decode`].
+    #[cfg(feature = "wincode")]
+    pub fn decode_fast<T: Message + crate::codec::FastBody>(self) -> Result<T, DecodeError> {
+        match self.0 {
+            AnswerForm::Encoded(encoded) if encoded.codec == ipc_protocol::Codec::Wincode => {
+                crate::codec::decode(&encoded.bytes).map_err(DecodeError::Fast)
+            }
+            form => Self(form).decode(),
+        }
+    }
+
     /// The result as bytes.
     ///
     /// # Errors

@@ -90,13 +90,22 @@ pub enum DecodeError {
     /// The bytes are not what the type takes.
     #[error("the bytes are not the expected value")]
     MessagePack(#[source] rmp_serde::decode::Error),
-    /// The codec is not one that this build reads.
+    /// The bytes of the fast codec are not what the type takes.
+    #[cfg(feature = "wincode")]
+    #[error("the bytes are not the expected value")]
+    Fast(#[source] crate::codec::FastError),
+    /// The codec is not one that this build reads, or that the type takes.
     #[error("codec {0:?} cannot be read here")]
     Codec(Codec),
     /// A typed value of another type.
     #[error("the value has another type than expected")]
     Type,
 }
+
+/// A value is not to be had in the fast codec. Not a failure: it goes as MessagePack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the value does not fit the fast codec")]
+pub struct NotFast;
 
 /// A typed value that its owner lends for the time of [`crate::Caller::call`]: encoded there if it must
 /// leave the process, taken out of the slot if it need not.
@@ -109,8 +118,50 @@ pub trait TypedSlot: Send {
     ///
     /// [`EncodeError`], also where the value was taken already.
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError>;
-    /// The slot itself, an `Option<T>`.
+    /// The value's place, an `Option<T>`.
     fn as_any(&mut self) -> &mut dyn Any;
+    /// What the caller's interface says of the method, if the method takes the fast codec; else 0.
+    fn schema_hash(&self) -> u64 {
+        0
+    }
+    /// Appends the value in the fast codec ([`Codec::Wincode`]).
+    ///
+    /// # Errors
+    ///
+    /// [`NotFast`]: it has none, or the value is too large for it; `out` is as before.
+    fn encode_fast(&self, out: &mut Vec<u8>) -> Result<(), NotFast> {
+        let _ = out;
+        Err(NotFast)
+    }
+    /// Moves the value into a slot that may be kept beyond the call; `None` where that has no use: the slot has
+    /// one encoding only, or the value was taken already.
+    fn detach(&mut self) -> Option<Box<dyn TypedSlot>> {
+        None
+    }
+}
+
+/// Appends the value of a slot: in the fast codec, if both sides take it for this method and the value fits it in
+/// `bytes_max` bytes, else as MessagePack. Returns which it is.
+///
+/// # Errors
+///
+/// [`EncodeError`]: the type's `Serialize` failed.
+pub fn encode_slot(
+    slot: &dyn TypedSlot,
+    is_fast: bool,
+    bytes_max: u64,
+    out: &mut Vec<u8>,
+) -> Result<Codec, EncodeError> {
+    let before = out.len();
+    if is_fast && slot.encode_fast(out).is_ok() {
+        if (out.len() - before) as u64 <= bytes_max {
+            return Ok(Codec::Wincode);
+        }
+        // Small numbers are shorter in MessagePack.
+        out.truncate(before);
+    }
+    slot.encode(out)?;
+    Ok(Codec::MessagePack)
 }
 
 impl<T: Message> TypedSlot for Option<T> {
@@ -154,13 +205,31 @@ impl Payload<'_> {
     ///
     /// [`EncodeError`]: a typed value's `Serialize` failed.
     pub fn into_encoded(self) -> Result<Encoded, EncodeError> {
+        self.into_encoded_for(false, 0)
+    }
+
+    /// As [`Self::into_encoded`], typed values as [`encode_slot`] does it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::into_encoded`].
+    pub fn into_encoded_for(self, is_fast: bool, bytes_max: u64) -> Result<Encoded, EncodeError> {
         match self {
             Self::Encoded(encoded) => Ok(encoded),
             Self::Typed(slot) => {
                 let mut bytes = Vec::with_capacity(64);
-                slot.encode(&mut bytes)?;
-                Ok(Encoded::message_pack(bytes))
+                let codec = encode_slot(slot, is_fast, bytes_max, &mut bytes)?;
+                Ok(Encoded { codec, bytes: bytes.into() })
             }
+        }
+    }
+
+    /// What the caller's interface says of the method, if the arguments can be had in the fast codec; else 0.
+    #[must_use]
+    pub fn schema_hash(&self) -> u64 {
+        match self {
+            Self::Encoded(_) => 0,
+            Self::Typed(slot) => slot.schema_hash(),
         }
     }
 

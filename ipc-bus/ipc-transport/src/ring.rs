@@ -38,9 +38,6 @@ mod region;
 pub use halves::{Halves, Offer, RingReader, RingWriter};
 pub use patience::{Latency, Patience};
 
-/// The feature of the handshake.
-pub const FEATURE: &str = "rings";
-
 /// Bytes of one direction's ring. A power of two: larger than a message that is worth a copy through it, and small
 /// enough that what an extension has used of it stays in the second-level cache.
 pub const RING_BYTES: usize = 256 << 10;

@@ -232,7 +232,13 @@ pub(crate) const CASES: &[Case] = &[
         |copy| copy.cargo.extension_builds.extend((0..41).map(|number| format!("more-{number}"))),
         "crates of others, above 40",
     ),
+    (
+        "sdk-budget",
+        |copy| copy.cargo.fast_extension_builds.extend((0..56).map(|number| format!("more-{number}"))),
+        "with the feature `fast` builds",
+    ),
     ("sdk-budget", |copy| copy.cargo.extension_builds.push("tokio".into()), "`tokio`, a runtime"),
+    ("sdk-budget", |copy| copy.cargo.fast_extension_builds.push("cmake".into()), "`cmake`, a builder of C"),
     ("sdk-budget", |copy| copy.cargo.extension_builds.push("cc".into()), "`cc`, a builder of C"),
     ("deny", |copy| foreign(copy, |other| other.license = Some("MPL-2.0".into())), "has the licence MPL-2.0"),
     ("deny", |copy| foreign(copy, |other| other.license = None), "has the licence none stated"),

@@ -14,6 +14,8 @@ use crate::service::unknown_method;
 pub(super) struct Begun {
     pub(super) call: Arc<CallState>,
     pub(super) method: usize,
+    /// Its arguments are in the fast codec, and so its result may be.
+    pub(super) is_fast: bool,
 }
 
 impl Server {
@@ -29,7 +31,10 @@ impl Server {
         };
         let call = Arc::new(CallState::new(header.id, now, deadline));
         match self.calls.begin(&call) {
-            Ok(()) => Ok(Ok(Begun { call, method: header.method as usize })),
+            Ok(()) => {
+                let is_fast = header.codec == Codec::Wincode;
+                Ok(Ok(Begun { call, method: header.method as usize, is_fast }))
+            }
             Err(Refusal::Descriptors) => Ok(Err(no_descriptors())),
             Err(Refusal::Duplicate) => Err("the id of a call under way may not be used again"),
             Err(Refusal::Full) => Ok(Err(Fault::new(
@@ -54,13 +59,18 @@ impl Server {
         if header.descriptors > 0 {
             return Some(no_descriptors());
         }
-        if header.codec == Codec::Wincode {
-            return unsupported("this extension reads arguments as MessagePack only");
+        if header.codec == Codec::Wincode && !self.has_wincode {
+            return unsupported(
+                "wincode was not agreed on: this extension reads arguments as MessagePack only",
+            );
         }
-        if header.method as usize >= self.methods.len() {
-            return Some(unknown_method(header.method as usize));
+        match self.methods.get(header.method as usize) {
+            None => Some(unknown_method(header.method as usize)),
+            Some(method) if header.codec == Codec::Wincode && !method.traits.is_fast => {
+                unsupported("this method reads arguments as MessagePack only")
+            }
+            Some(_) => None,
         }
-        None
     }
 
     /// Runs a call and appends its answer, without writing it. `scratch` is for the result; what it has after
@@ -70,17 +80,20 @@ impl Server {
         let id = begun.call.id;
         let result = begun.call.check(|| now).and_then(|()| {
             let cx = Context::new(Arc::clone(&begun.call), Arc::clone(&self.output) as _);
-            self.service.run(begun.method, &cx, body, scratch)
+            if begun.is_fast {
+                return self.service.run_fast(begun.method, &cx, body, self.message_bytes_max, scratch);
+            }
+            self.service.run(begun.method, &cx, body, scratch).map(|()| Codec::MessagePack)
         });
-        let result = result.and_then(|()| match scratch.len() as u64 {
+        let result = result.and_then(|codec| match scratch.len() as u64 {
             length if length > self.message_bytes_max => Err(Fault::new(
                 FaultCode::TooLarge,
                 format!("the result has {length} bytes, above the limit of {}", self.message_bytes_max),
             )),
-            _ => Ok(()),
+            _ => Ok(codec),
         });
         match result {
-            Ok(()) => self.output.append_reply(id, scratch),
+            Ok(codec) => self.output.append_reply(id, codec, scratch),
             Err(fault) => self.output.append_fault(id, &fault),
         }
     }

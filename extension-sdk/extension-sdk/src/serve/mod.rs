@@ -36,12 +36,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ipc_protocol::control::{Goodbye, LogRecord};
-use ipc_protocol::handshake::Ready;
+use ipc_protocol::handshake::{FEATURE_RINGS, FEATURE_WINCODE, Ready};
 use ipc_protocol::limits::WELCOME_TIMEOUT_MS;
 use ipc_protocol::{Fault, Kind};
 use ipc_transport::framing::{FrameBuffer, Violation};
 use ipc_transport::handshake::{HandshakeError, accept};
-use ipc_transport::ring::{self, Halves, Latency, grant};
+use ipc_transport::ring::{Halves, Latency, grant};
 use parking_lot::Mutex;
 
 use crate::definition::Definition;
@@ -88,6 +88,8 @@ pub(crate) enum ServeError {
 struct Server {
     epoch: u32,
     message_bytes_max: u64,
+    /// Both sides have the fast codec.
+    has_wincode: bool,
     service: Box<dyn Service>,
     methods: Vec<Method>,
     output: Arc<Output>,
@@ -116,10 +118,14 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
 ) -> Result<End, ServeError> {
     let table = service::method_table(&definition).map_err(ServeError::Start)?;
     let mut accepted = accept(&channel, definition.name, Duration::from_millis(WELCOME_TIMEOUT_MS.into()))?;
+    if table.iter().any(|method| method.is_fast) {
+        accepted.features.push(FEATURE_WINCODE.to_owned());
+    }
     let entries = table.iter().map(|method| method.entry.clone()).collect();
-    let features: &[&str] = if accepted.offers(ring::FEATURE) { &[ring::FEATURE] } else { &[] };
-    accepted.welcome(&channel, definition.version, entries, features)?;
-    let rings = (!features.is_empty()).then(|| {
+    // Every host that grants rings can do without them.
+    accepted.features.push(FEATURE_RINGS.to_owned());
+    accepted.welcome(&channel, definition.version, entries)?;
+    let rings = accepted.is_agreed(FEATURE_RINGS).then(|| {
         grant::receive(&channel, &mut accepted.frames, GRANT_TIMEOUT).and_then(|granted| granted.map())
     });
 
@@ -144,6 +150,7 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
             return Err(ServeError::Start(fault));
         }
     };
+    let has_wincode = accepted.is_agreed(FEATURE_WINCODE);
     let (frames, ring) = match rings {
         None => {
             output.append_control(Kind::Ready, 0, &Ready::default());
@@ -161,6 +168,7 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
     let server = Arc::new(Server {
         epoch: hello.epoch,
         message_bytes_max: hello.message_bytes_max,
+        has_wincode,
         service,
         methods: table.into_iter().map(|traits| Method { traits, pace: Pace::default() }).collect(),
         output,

@@ -154,8 +154,8 @@ impl Output {
     }
 
     /// Appends a call's result: a large one is taken out of `body`. Returns how many bytes are queued.
-    pub(super) fn append_reply(&self, call: u64, body: &mut Vec<u8>) -> usize {
-        let header = Header { codec: Codec::MessagePack, ..Header::new(Kind::Reply, self.epoch, call) };
+    pub(super) fn append_reply(&self, call: u64, codec: Codec, body: &mut Vec<u8>) -> usize {
+        let header = Header { codec, ..Header::new(Kind::Reply, self.epoch, call) };
         if body.len() <= COPIED_RESULT_BYTES_MAX {
             return self.append(|pending| append_frame(&mut pending.bytes, header, body));
         }
@@ -397,14 +397,14 @@ mod tests {
         const LARGE: usize = 40 * FRAME_BODY_BYTES_MAX as usize + 5;
         let (ours, theirs) = UnixStream::pair().unwrap();
         let output = Output::new(theirs, 3, Arc::default());
-        output.append_reply(1, &mut vec![1; 10]);
+        output.append_reply(1, Codec::MessagePack, &mut vec![1; 10]);
         let mut large = vec![2; LARGE];
         large[LARGE - 1] = 9;
         let place = large.as_ptr();
-        let queued = output.append_reply(2, &mut large);
+        let queued = output.append_reply(2, Codec::MessagePack, &mut large);
         assert!(large.is_empty(), "it was taken");
         output.append_bare(Kind::Pong, 3);
-        output.append_reply(4, &mut vec![4; COPIED_RESULT_BYTES_MAX + 1]);
+        output.append_reply(4, Codec::MessagePack, &mut vec![4; COPIED_RESULT_BYTES_MAX + 1]);
         {
             let queue = output.queue.lock();
             assert_eq!(queue.pending.large[0].1.as_ptr(), place, "it was copied");

@@ -132,10 +132,11 @@ mod exported {
 /// What the threads share, without any thread.
 pub(super) fn server(channel: UnixStream, service: impl Service + 'static) -> Arc<Server> {
     let keeper = Arc::new(Keeper::default());
-    let traits = MethodTraits { entry: MethodEntry::new("only", 0), is_async: false };
+    let traits = MethodTraits { entry: MethodEntry::new("only", 0), is_async: false, is_fast: false };
     Arc::new(Server {
         epoch: 1,
         message_bytes_max: 1 << 20,
+        has_wincode: false,
         service: Box::new(service),
         methods: vec![Method { traits, pace: Pace::default() }],
         output: Arc::new(Output::new(channel, 1, Arc::clone(&keeper))),

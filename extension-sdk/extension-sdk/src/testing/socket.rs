@@ -18,16 +18,16 @@ use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ipc_protocol::handshake::{Hello, MethodEntry, Ready, Welcome};
-use ipc_protocol::limits::{READY_TIMEOUT_MS, WELCOME_TIMEOUT_MS};
-use ipc_protocol::{Codec, Fault, FaultCode, Flags, Header, Kind, Origin};
+use ipc_protocol::handshake::{FEATURE_WINCODE, Hello, MethodEntry, Ready, Welcome};
+use ipc_protocol::limits::{MESSAGE_BYTES_DEFAULT, READY_TIMEOUT_MS, WELCOME_TIMEOUT_MS};
+use ipc_protocol::{Fault, FaultCode, Flags, Header, Kind, Origin};
 use ipc_transport::framing::{Frame, FrameBuffer, Violation, append_frame, append_message};
 use ipc_transport::{CallError, CallResult, Caller, Cause, ProgressSink, Reply, Request};
 use parking_lot::Mutex;
 use rustix::net::{SendFlags, send};
 use serde::Serialize;
 
-use super::{answer, encode_config, find};
+use super::{answer, encode_config, find, means_the_same};
 use crate::definition::Extension;
 use crate::serve::serve;
 
@@ -105,6 +105,7 @@ const LATE_MAX: Duration = Duration::from_secs(2);
 struct Connection {
     shared: Arc<Shared>,
     methods: Vec<MethodEntry>,
+    has_wincode: bool,
     next_id: AtomicU64,
     reader: Option<JoinHandle<()>>,
     peer: Peer,
@@ -169,10 +170,17 @@ fn start_process(program: &Path, config: Vec<u8>) -> Result<OverSocket, Fault> {
 fn connect(channel: UnixStream, name: &str, config: Vec<u8>, peer: Peer) -> Result<OverSocket, Fault> {
     let shared = Arc::new(Shared { channel, waiting: Mutex::default(), writing: Mutex::default() });
     // From here on dropping it ends the other side.
-    let mut connection =
-        Connection { shared, methods: Vec::new(), next_id: AtomicU64::new(1), reader: None, peer };
+    let mut connection = Connection {
+        shared,
+        methods: Vec::new(),
+        has_wincode: false,
+        next_id: AtomicU64::new(1),
+        reader: None,
+        peer,
+    };
     let mut hello = Hello::new(name, EPOCH, 0);
     hello.config = config;
+    hello.features = vec![FEATURE_WINCODE.to_owned()];
     let shared = Arc::clone(&connection.shared);
     shared.send(|bytes| drop(append_message(bytes, Header::new(Kind::Hello, EPOCH, 0), &hello)));
     let mut frames = FrameBuffer::new(u64::MAX);
@@ -187,7 +195,11 @@ fn connect(channel: UnixStream, name: &str, config: Vec<u8>, peer: Peer) -> Resu
         };
         let wrong = |violation: Violation| Fault::new(FaultCode::ProtocolViolation, violation.to_string());
         match frame.header.kind {
-            Kind::Welcome => connection.methods = frame.decode::<Welcome>().map_err(wrong)?.methods,
+            Kind::Welcome => {
+                let welcome = frame.decode::<Welcome>().map_err(wrong)?;
+                connection.has_wincode = welcome.features.iter().any(|feature| feature == FEATURE_WINCODE);
+                connection.methods = welcome.methods;
+            }
             Kind::Ready => match frame.decode::<Ready>().map_err(wrong)?.fault {
                 Some(fault) => return Err(fault),
                 None => break,
@@ -255,7 +267,7 @@ fn read(shared: &Shared, mut frames: FrameBuffer) {
     while let Some(frame) = shared.read_frame(&mut frames, None) {
         let Header { kind, id, .. } = frame.header;
         match kind {
-            Kind::Reply => shared.complete(id, answer(frame.body)),
+            Kind::Reply => shared.complete(id, answer(frame.header.codec, frame.body)),
             Kind::Fault => {
                 let fault = frame.decode().unwrap_or_else(|violation| {
                     Fault::new(FaultCode::ProtocolViolation, violation.to_string())
@@ -284,10 +296,11 @@ fn read(shared: &Shared, mut frames: FrameBuffer) {
 
 impl Caller for OverSocket {
     fn call(&self, request: Request<'_>) -> Reply {
-        let Connection { shared, methods, next_id, .. } = &*self.0;
-        let (method, body) = match find(methods.iter(), request.method)
-            .and_then(|method| Ok((method, request.payload.into_encoded()?)))
-        {
+        let Connection { shared, methods, has_wincode, next_id, .. } = &*self.0;
+        let (method, body) = match find(methods.iter(), request.method).and_then(|method| {
+            let is_fast = *has_wincode && means_the_same(&methods[method], &request.payload);
+            Ok((method, request.payload.into_encoded_for(is_fast, MESSAGE_BYTES_DEFAULT)?))
+        }) {
             Ok(found) => found,
             Err(error) => return Reply::ready(Err(error)),
         };
@@ -304,7 +317,7 @@ impl Caller for OverSocket {
         }
         let left = request.deadline.saturating_duration_since(Instant::now()).max(Duration::from_micros(1));
         let mut header = Header::new(Kind::Call, EPOCH, id);
-        header.codec = Codec::MessagePack;
+        header.codec = body.codec;
         header.flags = Flags::NONE;
         header.method = u32::try_from(method).unwrap_or(u32::MAX);
         header.aux = u64::try_from(left.as_micros()).unwrap_or(u64::MAX);

@@ -1,3 +1,4 @@
-//! What an author meets beside a running extension: the compiler's errors.
+//! What an author meets beside a running extension: the compiler's errors, and the codecs.
 
 mod compile;
+mod fast;

@@ -35,7 +35,7 @@ use crate::supervised::LauncherProgram;
 
 pub(crate) use ladder::Deadlines;
 use queue::Queue;
-pub(crate) use queue::{Outgoing, Place, Sent, Waiting};
+pub(crate) use queue::{Arguments, Outgoing, Place, Sent, Waiting};
 pub(crate) use supervisor::supervise;
 
 /// LIMIT: orders that wait for one supervisor; further ones are refused.

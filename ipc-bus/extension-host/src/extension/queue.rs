@@ -15,8 +15,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use ipc_protocol::Codec;
 use ipc_protocol::limits::IN_FLIGHT_CALLS_MAX;
-use ipc_transport::{CallError, Caller, Encoded, OnOverload, Payload, ProgressSink, Reply, Request};
+use ipc_transport::connection::Connection;
+use ipc_transport::payload::encode_slot;
+use ipc_transport::{
+    CallError, Caller, EncodeError, Encoded, OnOverload, Payload, ProgressSink, Reply, Request, TypedSlot,
+};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{Endpoint, Extension};
@@ -32,18 +38,72 @@ const PRUNE_AT_MIN: usize = 64;
 #[derive(Clone)]
 pub(crate) struct Outgoing {
     pub(crate) method: Box<str>,
-    pub(crate) arguments: Encoded,
+    pub(crate) arguments: Arguments,
     pub(crate) deadline: Instant,
     pub(crate) on_overload: OnOverload,
     pub(crate) progress: Option<ProgressSink>,
 }
 
+/// What a call carries, encoded once.
+#[derive(Clone)]
+pub(crate) struct Arguments {
+    encoded: Encoded,
+    /// Where they are in the fast codec: the value, for an incarnation that does not take it so.
+    value: Option<Arc<Mutex<Box<dyn TypedSlot>>>>,
+    schema_hash: u64,
+}
+
+impl Arguments {
+    /// In the fast codec if `endpoint`, where they most likely go, takes it; else as MessagePack.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError`]: a typed value's `Serialize` failed.
+    pub(crate) fn new(
+        payload: Payload<'_>,
+        method: &str,
+        endpoint: Option<&Endpoint>,
+    ) -> Result<Self, EncodeError> {
+        let schema_hash = payload.schema_hash();
+        let endpoint = endpoint.filter(|endpoint| endpoint.connection.is_fast(method, schema_hash));
+        match (payload, endpoint) {
+            (Payload::Typed(slot), Some(endpoint)) => {
+                let mut bytes = Vec::with_capacity(64);
+                let codec = encode_slot(slot, true, endpoint.connection.message_bytes_max(), &mut bytes)?;
+                let value = if codec == Codec::Wincode { slot.detach() } else { None };
+                let value = value.map(|value| Arc::new(Mutex::new(value)));
+                Ok(Self { encoded: Encoded { codec, bytes: bytes.into() }, value, schema_hash })
+            }
+            (payload, _) => Ok(Self { encoded: payload.into_encoded()?, value: None, schema_hash: 0 }),
+        }
+    }
+
+    /// What is kept of them, as it is counted: a value counts as much as its bytes.
+    pub(crate) fn bytes_count(&self) -> u64 {
+        self.encoded.bytes.len() as u64 * if self.value.is_some() { 2 } else { 1 }
+    }
+
+    /// In a codec that `connection` takes.
+    fn for_connection(&self, method: &str, connection: &Connection) -> Result<Encoded, EncodeError> {
+        match &self.value {
+            Some(value) if !connection.is_fast(method, self.schema_hash) => {
+                Payload::Typed(&mut **value.lock()).into_encoded()
+            }
+            Some(_) | None => Ok(self.encoded.clone()),
+        }
+    }
+}
+
 impl Outgoing {
     pub(crate) fn send(&self, endpoint: &Endpoint) -> Reply {
         endpoint.touch();
+        let arguments = match self.arguments.for_connection(&self.method, &endpoint.connection) {
+            Ok(arguments) => arguments,
+            Err(error) => return Reply::ready(Err(error.into())),
+        };
         endpoint.connection.call(Request {
             method: &self.method,
-            payload: Payload::Encoded(self.arguments.clone()),
+            payload: Payload::Encoded(arguments),
             deadline: self.deadline,
             on_overload: self.on_overload,
             retry_log: None,
@@ -159,5 +219,82 @@ impl Extension {
     /// Whether the incarnation was told to take no more calls: one that was not, and says that it drains, lies.
     pub(crate) fn is_drained(&self, epoch: u32) -> bool {
         epoch == self.queue.lock().drained_epoch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+    use std::sync::Arc;
+
+    use ipc_protocol::handshake::{FEATURE_WINCODE, Hello, MethodEntry};
+    use ipc_testkit::Peer;
+    use ipc_transport::connection::{ConnectOptions, connect};
+    use ipc_transport::{Fingerprint, NotFast};
+
+    use super::*;
+
+    /// One text, as its length in the fast codec.
+    struct Text(Option<String>);
+
+    impl TypedSlot for Text {
+        fn fingerprint(&self) -> Fingerprint {
+            self.0.fingerprint()
+        }
+
+        fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+            self.0.encode(out)
+        }
+
+        fn as_any(&mut self) -> &mut dyn Any {
+            &mut self.0
+        }
+
+        fn schema_hash(&self) -> u64 {
+            7
+        }
+
+        fn encode_fast(&self, out: &mut Vec<u8>) -> Result<(), NotFast> {
+            out.push(u8::try_from(self.0.as_ref().ok_or(NotFast)?.len()).map_err(|_| NotFast)?);
+            Ok(())
+        }
+
+        fn detach(&mut self) -> Option<Box<dyn TypedSlot>> {
+            Some(Box::new(Self(Some(self.0.take()?))))
+        }
+    }
+
+    async fn endpoint(schema_hash: u64) -> Endpoint {
+        let (socket, _) = Peer::run(move |mut peer| {
+            peer.accept_with(&[FEATURE_WINCODE], vec![MethodEntry::new("echo", schema_hash)]);
+            while peer.receive().is_some() {}
+        });
+        let options = ConnectOptions::new(Hello::new("test", 1, 2));
+        let connection = connect(socket, options, Arc::new(())).await.expect("the peer is good");
+        Endpoint { connection, epoch: 1, expiry: arc_swap::ArcSwapOption::empty() }
+    }
+
+    #[tokio::test]
+    async fn a_call_made_again_finds_the_codec_of_the_next_incarnation() {
+        let (takes, takes_not) = (endpoint(7).await, endpoint(8).await);
+        let mut text = Text(Some("text".to_owned()));
+        let arguments =
+            Arguments::new(Payload::Typed(&mut text), "echo", Some(&takes)).expect("it is encoded");
+        assert_eq!(arguments.bytes_count(), 2);
+        let codec = |endpoint: &Endpoint| {
+            let encoded = arguments.for_connection("echo", &endpoint.connection).expect("it is encoded");
+            (encoded.codec, encoded.bytes.to_vec())
+        };
+        for _ in 0..2 {
+            assert_eq!(codec(&takes), (Codec::Wincode, vec![4]));
+            assert_eq!(codec(&takes_not), (Codec::MessagePack, b"\xa4text".to_vec()));
+        }
+        for endpoint in [Some(&takes_not), None] {
+            let mut text = Text(Some("text".to_owned()));
+            let arguments =
+                Arguments::new(Payload::Typed(&mut text), "echo", endpoint).expect("it is encoded");
+            assert!(arguments.value.is_none(), "there is one encoding only");
+            assert_eq!((arguments.encoded.codec, arguments.bytes_count()), (Codec::MessagePack, 5));
+        }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) struct Programs {
     pub(crate) launcher: PathBuf,
     pub(crate) hostile: PathBuf,
     pub(crate) small_host: PathBuf,
+    pub(crate) points: PathBuf,
 }
 
 pub(crate) fn programs() -> &'static Programs {
@@ -26,6 +27,7 @@ pub(crate) fn programs() -> &'static Programs {
             cargo.arg("--release");
         }
         cargo.args(["--package=hostile", "--package=extension-launcher", "--package=extension-host"]);
+        cargo.args(["--package=extension-sdk", "--features=extension-sdk/fast"]);
         cargo.args(["--bins", "--examples"]).stdin(Stdio::null());
         let status = cargo.status().expect("cargo runs");
         let built = |path: &str| {
@@ -37,6 +39,7 @@ pub(crate) fn programs() -> &'static Programs {
             launcher: built("extension-launcher")?,
             hostile: built("hostile")?,
             small_host: built("examples/small-host")?,
+            points: built("examples/points")?,
         })
     });
     built.as_ref().unwrap_or_else(|error| panic!("{error}"))

@@ -124,6 +124,10 @@ fn calls_and_their_ends_are_as_they_were() {
         &[&length[..], &metadata, b"\x81\xa4name\xa5World"].concat(),
     );
     plain("reply", full(Kind::Reply, CALL), b"\xadHello, World!");
+    let text = |text: &str| wincode::serialize(text).expect("it is short");
+    plain("call-wincode", Header { codec: Codec::Wincode, ..call }, &text("World"));
+    let reply = Header { codec: Codec::Wincode, ..full(Kind::Reply, CALL) };
+    plain("reply-wincode", reply, &text("Hello, World!"));
     message("fault", full(Kind::Fault, CALL), &fault());
     let busy = Fault::new(FaultCode::Busy, "later").with_origin(Origin::Host).with_retry(Retry::AfterMs(250));
     message("fault-retry-after", Header { aux: 250, ..full(Kind::Fault, CALL) }, &busy);

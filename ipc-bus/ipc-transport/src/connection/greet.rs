@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use ipc_protocol::frame::HEADER_BYTES;
-use ipc_protocol::handshake::{Hello, Ready, Welcome};
+use ipc_protocol::handshake::{FEATURE_RINGS, Hello, Ready, Welcome};
 use ipc_protocol::limits::{CONTROL_BYTES_MAX, EARLY_BYTES_MAX, EARLY_FRAMES_MAX};
 use ipc_protocol::{Header, Kind};
 use tokio::time::{Instant, timeout_at};
@@ -14,7 +14,7 @@ use super::socket::Socket;
 use super::{PeerEvents, incoming};
 use crate::framing::{Frame, FrameBuffer, Violation, append_message};
 use crate::handshake::{HandshakeError, check_welcome, decode, ended, next_frame, silent};
-use crate::ring::{self, Halves, Offer, grant};
+use crate::ring::{Halves, Offer, grant};
 
 const PEER: &str = "extension";
 
@@ -59,7 +59,7 @@ pub(super) async fn greet(
     awaited.check(&frame, hello)?;
     let welcome: Welcome = decode(&frame, PEER, Kind::Welcome)?;
     check_welcome(hello, &welcome)?;
-    let offer = offer.filter(|_| welcome.features.iter().any(|feature| feature == ring::FEATURE));
+    let offer = offer.filter(|_| welcome.features.iter().any(|feature| feature == FEATURE_RINGS));
     if let Some(offer) = &offer {
         match grant::send(&socket, hello.epoch, offer) {
             // It may have said why before it closed: read on.

@@ -97,7 +97,7 @@ fn answer(state: &mut State, frame: FrameRef<'_>, wake: &mut Vec<Waker>) -> Resu
     state.answer(
         kind,
         id,
-        move || {
+        move |is_fast| {
             if kind == Kind::Fault {
                 let Fault { code, origin, retry, message, .. } = frame.decode()?;
                 // An extension speaks for itself, or for the channel below it, and never for its host.
@@ -110,7 +110,7 @@ fn answer(state: &mut State, frame: FrameRef<'_>, wake: &mut Vec<Waker>) -> Resu
                 let fault = Fault::new(code, message).with_origin(origin).with_retry(retry);
                 return Ok(Err(CallError::from(fault)));
             }
-            if codec != Codec::MessagePack {
+            if codec != Codec::MessagePack && !(is_fast && codec == Codec::Wincode) {
                 return Err(Violation::Frame { kind, id, what: "has a codec that was not agreed on" });
             }
             Ok(Ok(Answer::encoded(Encoded { codec, bytes: frame.body.into_bytes() })))

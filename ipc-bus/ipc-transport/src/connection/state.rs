@@ -329,7 +329,12 @@ impl State {
         };
         let start = self.outgoing.push(header, body);
         self.calls.set_sent(id, start, self.outgoing.end());
+        let is_fast = codec == Codec::Wincode;
+        if let Some(slot) = self.calls.get_mut(id) {
+            slot.is_fast = is_fast;
+        }
         self.statistics.calls += 1;
+        self.statistics.calls_fast += u64::from(is_fast);
     }
 
     /// Sends the calls that waited, as far as there is room.

@@ -6,6 +6,8 @@
 pub struct ConnectionStatistics {
     /// Calls sent.
     pub calls: u64,
+    /// Those of them whose arguments went in the fast codec.
+    pub calls_fast: u64,
     /// Answers that somebody waited for.
     pub answers: u64,
     /// Answers that came after their caller had its outcome, or was gone.
@@ -45,6 +47,7 @@ impl ConnectionStatistics {
     pub fn with_earlier(self, earlier: &Self) -> Self {
         Self {
             calls: self.calls + earlier.calls,
+            calls_fast: self.calls_fast + earlier.calls_fast,
             answers: self.answers + earlier.answers,
             late: self.late + earlier.late,
             duplicates: self.duplicates + earlier.duplicates,

@@ -89,7 +89,7 @@ async fn a_silent_peer_is_named_with_what_was_expected() {
     assert_eq!(text, "the extension sent no Welcome frame within 20 ms; it sent \"Ready.\\n\"");
     let no_ready = |mut peer: Peer| {
         let accepted = accept(&peer.socket, "test", PATIENCE).expect("the host says hello");
-        accepted.welcome(&peer.socket, "1", vec![], &[]).expect("the host reads");
+        accepted.welcome(&peer.socket, "1", vec![]).expect("the host reads");
         while peer.receive().is_some() {}
     };
     let short = ConnectOptions { ready_timeout: Duration::from_millis(20), ..options() };
@@ -170,7 +170,7 @@ async fn another_frame_or_a_refusal_is_told() {
 async fn a_failed_start_brings_the_extensions_fault() {
     let script = |peer: Peer| {
         let accepted = accept(&peer.socket, "test", PATIENCE).expect("the host says hello");
-        accepted.welcome(&peer.socket, "1", vec![], &[]).expect("the host reads");
+        accepted.welcome(&peer.socket, "1", vec![]).expect("the host reads");
         let fault = Fault::new(FaultCode::Io, "the database is locked");
         accepted.ready(&peer.socket, &Ready::failed(fault)).expect("the host reads");
     };
@@ -191,7 +191,7 @@ async fn logs_of_the_start_are_passed_on_before_it_is_over() {
     let (socket, _peer) = Peer::run(|mut peer| {
         let accepted = accept(&peer.socket, "test", PATIENCE).expect("the host says hello");
         peer.hello = accepted.hello.clone();
-        accepted.welcome(&peer.socket, "1", vec![], &[]).expect("the host reads");
+        accepted.welcome(&peer.socket, "1", vec![]).expect("the host reads");
         peer.say(Kind::Log, 0, &LogRecord::new(3, "test", "warming up"));
         accepted.ready(&peer.socket, &Ready::default()).expect("the host reads");
     });
@@ -205,7 +205,7 @@ async fn a_log_of_another_incarnation_ends_the_handshake() {
     let script = |mut peer: Peer| {
         let accepted = accept(&peer.socket, "test", PATIENCE).expect("the host says hello");
         peer.hello = accepted.hello.clone();
-        accepted.welcome(&peer.socket, "1", vec![], &[]).expect("the host reads");
+        accepted.welcome(&peer.socket, "1", vec![]).expect("the host reads");
         peer.hello.epoch = 2;
         peer.say(Kind::Log, 0, &LogRecord::new(3, "test", "from before"));
     };

@@ -2,6 +2,8 @@
 
 #![expect(clippy::duplicate_mod, reason = "the same peers over both ways that frames can go")]
 
+mod agreed;
+mod codec;
 mod conforms;
 mod decoders;
 mod framing;

@@ -94,12 +94,13 @@ impl State {
         }
     }
 
-    /// Takes the one answer that the peer owes. `result` is asked for only if somebody wants it.
+    /// Takes the one answer that the peer owes. `result` is asked for only if somebody wants it, and is told
+    /// whether the call was in the fast codec.
     pub(in crate::connection) fn answer(
         &mut self,
         kind: Kind,
         id: u64,
-        result: impl FnOnce() -> Result<CallResult, Violation>,
+        result: impl FnOnce(bool) -> Result<CallResult, Violation>,
         wake: &mut Vec<Waker>,
     ) -> Result<(), Violation> {
         let call = CallId::from_wire(id);
@@ -125,7 +126,8 @@ impl State {
             }
         }
         if matches!(slot.caller, CallerSide::Listening(_)) {
-            self.calls.end(call, result()?, wake);
+            let result = result(slot.is_fast)?;
+            self.calls.end(call, result, wake);
             self.statistics.answers += 1;
         } else {
             self.statistics.late += 1;
