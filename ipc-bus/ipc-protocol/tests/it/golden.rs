@@ -184,6 +184,7 @@ fn descriptors_and_segments_are_as_they_were() {
     let header = Header { flags: Flags::SEGMENT, ..full(Kind::Reply, CALL) };
     message("reply-segment", header, &SegmentSpan::new(1, 4096, 1_000_000));
     plain("segment-return", Header { aux: 1, ..bare(Kind::SegmentReturn, 0) }, b"");
+    plain("wake", bare(Kind::Wake, 0), b"");
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn what_version_1_does_not_define_is_refused_by_name() {
         Header::decode(&bytes)
     };
     assert_eq!(with(4, 0), Err(HeaderError::Kind(0)));
-    assert_eq!(with(4, 25), Err(HeaderError::Kind(25)));
+    assert_eq!(with(4, 26), Err(HeaderError::Kind(26)));
     assert_eq!(with(5, 3), Err(HeaderError::Codec(3)));
     assert_eq!(with(6, 0b1000), Err(HeaderError::Flags(8)));
     assert_eq!(with(7, FRAME_DESCRIPTORS_MAX + 1), Err(HeaderError::Descriptors(17)));
