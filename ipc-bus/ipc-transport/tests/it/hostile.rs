@@ -179,6 +179,28 @@ async fn a_peer_that_asks_and_does_not_read_is_ended() {
     peer.join().expect("the script sees the end");
 }
 
+#[tokio::test]
+async fn a_peer_may_ask_while_a_message_longer_than_the_queue_is_written_to_it() {
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let script = move |mut peer: Peer| {
+        told.recv().expect("the call is queued");
+        peer.send(Header { codec: Codec::None, ..peer.header(Kind::Ping, 1) }, b"");
+        told.recv().expect("the host has heard it");
+        let call = peer.expect(Kind::Call);
+        peer.expect(Kind::Pong);
+        peer.reply(&call, b"\xc0");
+    };
+    let (connection, peer) = connect_to(script, Arc::new(())).await;
+    let reply = call(&connection, "echo", vec![1; 6 << 20]);
+    tell.send(()).expect("the script waits");
+    while connection.statistics().bytes_read == 0 {
+        tokio::task::yield_now().await;
+    }
+    tell.send(()).expect("the script waits");
+    reply.await.expect("the peer did nothing wrong");
+    peer.join().expect("the script goes through");
+}
+
 /// Sends one frame, with a descriptor beside it.
 fn send_with_descriptor(peer: &Peer, header: Header, body: &[u8]) {
     let mut bytes = Vec::new();
