@@ -110,6 +110,11 @@ fn answer(state: &mut State, frame: FrameRef<'_>, wake: &mut Vec<Waker>) -> Resu
                 let fault = Fault::new(code, message).with_origin(origin).with_retry(retry);
                 return Ok(Err(CallError::from(fault)));
             }
+            // It was skipped, as nobody waited for it when it began: the peer guessed an id that was given since.
+            if frame.body.as_slice().len() != frame.header.length as usize {
+                let expected = "this call was not sent yet when its answer began";
+                return Err(Violation::Unexpected { kind, id, expected });
+            }
             if codec != Codec::MessagePack {
                 return Err(Violation::Frame { kind, id, what: "has a codec that was not agreed on" });
             }
