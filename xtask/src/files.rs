@@ -42,6 +42,9 @@ const ROOT_FILES: &[&str] = &[
 /// How the names of files end that need not be texts.
 const BINARY: &[&str] = &[".bin"];
 
+/// Inputs that a fuzzer made up: bytes, whether they are a text or not.
+const CORPUS: &str = "fuzz/corpus/";
+
 /// Cases of compile errors: their text is the test, not ours to comment.
 fn is_fixture(path: &str) -> bool {
     path.contains("/tests/ui/")
@@ -76,6 +79,9 @@ pub(crate) fn ascii(workspace: &Workspace) -> Vec<Failure> {
     for (path, text) in workspace.files() {
         if let Some(what) = other(path) {
             failures.push(Failure::of(path, format!("in its name, {what}"), remedy));
+        }
+        if path.starts_with(CORPUS) {
+            continue;
         }
         let Some(text) = text else {
             // No rule looks into what is no text, so that one wrong byte would put a file out of reach of all of them.

@@ -85,6 +85,11 @@ pub use process::run;
 /// For log records: `extension_sdk::tracing::info!("...")`.
 pub use tracing;
 
+/// The target of the fuzzer: see `fuzz/`.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use serve::fuzz::serving;
+
 /// What generated code refers to. Nothing here is for authors, and all of it may change.
 #[doc(hidden)]
 pub mod __private {

@@ -96,6 +96,6 @@ fn say_goodbye(server: &Server, end: &Result<End, ServeError>) {
         Err(error) => error.to_string(),
     };
     log_stale(server);
-    server.output.append_control(Kind::Goodbye, 0, &Goodbye::new(reason));
+    server.output.append_goodbye(&Goodbye::new(reason));
     server.output.flush_whole();
 }

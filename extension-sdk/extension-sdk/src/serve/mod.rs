@@ -18,6 +18,8 @@
 
 mod answer;
 mod calls;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod keeper;
 mod output;
 mod pace;

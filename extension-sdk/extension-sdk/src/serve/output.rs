@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ipc_protocol::control::{LogRecord, Progress};
+use ipc_protocol::control::{Goodbye, LogRecord, Progress};
 use ipc_protocol::handshake::Ready;
 use ipc_protocol::{Codec, Fault, Header, Kind, Retry};
 use ipc_transport::framing::{append_frame, append_message, split_frames};
@@ -72,6 +72,8 @@ struct Queue {
     ring: Option<RingWriter>,
     is_writing: bool,
     is_broken: bool,
+    /// The goodbye is appended.
+    has_left: bool,
     log_records_dropped: u64,
 }
 
@@ -177,6 +179,15 @@ impl Output {
         self.append(|pending| encode(&mut pending.bytes, Header::new(kind, self.epoch, id), message));
     }
 
+    /// Appends the last frame: what is appended after it is dropped. Handlers that still run may answer, and nothing
+    /// may follow a goodbye.
+    pub(super) fn append_goodbye(&self, goodbye: &Goodbye) {
+        let header = Header::new(Kind::Goodbye, self.epoch, 0);
+        let mut queue = self.queue.lock();
+        encode(&mut queue.pending.bytes, header, goodbye);
+        queue.has_left = true;
+    }
+
     /// Appends a frame without a body.
     pub(super) fn append_bare(&self, kind: Kind, id: u64) {
         self.append(|pending| append_frame(&mut pending.bytes, Header::new(kind, self.epoch, id), &[]));
@@ -185,7 +196,7 @@ impl Output {
     /// Queues a log record, to be written with whatever is written next, soon in any case. Never waits.
     pub(crate) fn log(&self, record: &LogRecord) {
         let mut queue = self.queue.lock();
-        if queue.pending.len() >= LOG_QUEUED_BYTES_MAX || queue.is_broken {
+        if queue.pending.len() >= LOG_QUEUED_BYTES_MAX || queue.is_broken || queue.has_left {
             queue.log_records_dropped += 1;
             return;
         }
@@ -210,7 +221,7 @@ impl Output {
                 queue = self.write_queued(queue);
             }
         }
-        if !queue.is_broken {
+        if !queue.is_broken && !queue.has_left {
             write(&mut queue.pending);
         }
         queue.pending.len()
@@ -390,6 +401,20 @@ mod tests {
     use ipc_transport::framing::FrameBuffer;
 
     use super::*;
+
+    #[test]
+    fn nothing_follows_the_goodbye() {
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        let output = Output::new(theirs, 3, Arc::default());
+        output.append_goodbye(&Goodbye::new("done"));
+        let queued = output.append_reply(1, &mut vec![0xc0]);
+        output.log(&LogRecord::new(3, "here", "too late"));
+        assert_eq!(output.queue.lock().pending.len(), queued);
+        let (header, _) =
+            output.queue.lock().pending.bytes.split_first_chunk().map(|(h, r)| (*h, r.len())).unwrap();
+        let goodbye = Header::decode(&header).unwrap();
+        assert_eq!((goodbye.kind, queued), (Kind::Goodbye, 32 + goodbye.length as usize));
+    }
 
     #[test]
     fn a_large_result_is_queued_as_it_is_and_leaves_in_its_place() {

@@ -110,6 +110,11 @@ fn answer(state: &mut State, frame: FrameRef<'_>, wake: &mut Vec<Waker>) -> Resu
                 let fault = Fault::new(code, message).with_origin(origin).with_retry(retry);
                 return Ok(Err(CallError::from(fault)));
             }
+            // It was skipped, as nobody waited for it when it began: the peer guessed an id that was given since.
+            if frame.body.as_slice().len() != frame.header.length as usize {
+                let expected = "this call was not sent yet when its answer began";
+                return Err(Violation::Unexpected { kind, id, expected });
+            }
             if codec != Codec::MessagePack && !(is_fast && codec == Codec::Wincode) {
                 return Err(Violation::Frame { kind, id, what: "has a codec that was not agreed on" });
             }
@@ -201,6 +206,7 @@ fn other(
             Ok(())
         }
         Kind::Welcome | Kind::Ready => unexpected("the handshake is over"),
+        Kind::Wake => unexpected("a bell comes over the socket beside rings, and nowhere else"),
         _ => unexpected("only the host sends it"),
     };
     shared.finish(state, &mut Vec::new());

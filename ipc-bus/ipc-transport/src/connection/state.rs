@@ -20,6 +20,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ipc_protocol::frame::HEADER_BYTES;
 use ipc_protocol::limits::IN_FLIGHT_CALLS_MAX;
 use ipc_protocol::{Codec, Header, Kind};
 
@@ -113,6 +114,8 @@ pub(super) struct State {
     waiting_bytes: u64,
     writer: WriterPhase,
     writer_waker: Option<Waker>,
+    /// Bytes of answers to the peer's own requests that were queued since the queue was empty.
+    answer_bytes: u64,
     /// The time that was read for the bytes that are queued now.
     clock: Option<Instant>,
     timer_target: Option<Instant>,
@@ -149,6 +152,7 @@ impl State {
             // Its first poll looks by itself.
             writer: WriterPhase::Idle,
             writer_waker: None,
+            answer_bytes: 0,
             clock: None,
             timer_target: None,
             timer_moved: false,
@@ -392,7 +396,15 @@ impl State {
 
     /// Queues an answer to something that the peer asked for with a frame of the kind `asked`.
     pub(super) fn answer_peer(&mut self, asked: Kind, header: Header, body: &[u8]) -> Result<(), Violation> {
-        if self.outgoing.queued() > self.limits.queued_bytes_max + UNREAD_ANSWERS_BYTES_MAX {
+        if self.outgoing.is_empty() {
+            self.answer_bytes = 0;
+        }
+        self.answer_bytes += (HEADER_BYTES + body.len()) as u64;
+        // Both: a single message may be longer than the queue, which is not the peer's doing; and answers that it read
+        // since the queue was empty count only while there is too much in it.
+        if self.answer_bytes > UNREAD_ANSWERS_BYTES_MAX
+            && self.outgoing.queued() > self.limits.queued_bytes_max + UNREAD_ANSWERS_BYTES_MAX
+        {
             let (kind, id) = (asked, header.id);
             let expected = "the peer must first read the answers to what it asked for";
             return Err(Violation::Unexpected { kind, id, expected });
@@ -520,6 +532,7 @@ impl State {
         if matches!(self.phase, Phase::Leaving) {
             return NextWrite::EndOfStream;
         }
+        self.answer_bytes = 0;
         self.writer = WriterPhase::Idle;
         self.writer_waker = Some(waker.clone());
         NextWrite::Park

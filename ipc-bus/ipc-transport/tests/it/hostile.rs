@@ -110,6 +110,34 @@ async fn an_answer_before_the_call_was_sent_ends_the_peer() {
     peer.join().expect("the script sees the end");
 }
 
+/// What nobody wants is skipped as it comes. It must not be taken for an answer when somebody wants it at its end.
+#[tokio::test]
+async fn an_answer_that_began_before_its_call_was_sent_ends_the_peer() {
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let script = move |mut peer: Peer| {
+        told.recv().expect("the handshake is over");
+        // The ids of a fresh connection are known: this is the first call's.
+        let header = peer.header(Kind::Reply, 1 << 32);
+        let begin = Header { flags: Flags::MORE, length: 100, ..header };
+        peer.raw(&[&begin.encode()[..], &[0xc0; 100]].concat());
+        peer.expect(Kind::Call);
+        peer.send(header, b"\xc0");
+        while peer.receive().is_some() {}
+    };
+    let (connection, peer) = connect_to(script, Arc::new(())).await;
+    tell.send(()).expect("the script waits");
+    while connection.statistics().bytes_read < 132 {
+        tokio::task::yield_now().await;
+    }
+    let reply = call(&connection, "echo", vec![0xc0]);
+    let CloseReason::Violation(what) = connection.closed().await else { panic!("no violation was seen") };
+    assert!(what.ends_with("this call was not sent yet when its answer began"), "{what}");
+    connection.fail_all(Cause::ProtocolViolation(what));
+    let result = reply.await;
+    assert!(matches!(result, Err(CallError::Unknown(Cause::ProtocolViolation(_)))), "{result:?}");
+    peer.join().expect("the script sees the end");
+}
+
 #[tokio::test]
 async fn frames_of_another_incarnation_are_dropped_and_counted() {
     let script = |mut peer: Peer| {
@@ -177,6 +205,28 @@ async fn a_peer_that_asks_and_does_not_read_is_ended() {
     assert!(what.starts_with("a Ping frame for id 1 came"), "{what}");
     assert!(what.ends_with("the peer must first read the answers to what it asked for"), "{what}");
     peer.join().expect("the script sees the end");
+}
+
+#[tokio::test]
+async fn a_peer_may_ask_while_a_message_longer_than_the_queue_is_written_to_it() {
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let script = move |mut peer: Peer| {
+        told.recv().expect("the call is queued");
+        peer.send(Header { codec: Codec::None, ..peer.header(Kind::Ping, 1) }, b"");
+        told.recv().expect("the host has heard it");
+        let call = peer.expect(Kind::Call);
+        peer.expect(Kind::Pong);
+        peer.reply(&call, b"\xc0");
+    };
+    let (connection, peer) = connect_to(script, Arc::new(())).await;
+    let reply = call(&connection, "echo", vec![1; 6 << 20]);
+    tell.send(()).expect("the script waits");
+    while connection.statistics().bytes_read == 0 {
+        tokio::task::yield_now().await;
+    }
+    tell.send(()).expect("the script waits");
+    reply.await.expect("the peer did nothing wrong");
+    peer.join().expect("the script goes through");
 }
 
 /// Sends one frame, with a descriptor beside it.

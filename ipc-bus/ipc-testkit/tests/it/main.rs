@@ -1,0 +1,3 @@
+//! The fuzzer's corpus, replayed.
+
+mod corpus;
