@@ -56,7 +56,8 @@
 //!
 //! Reading order: `interface` (what the macros generate is made of), [`definition`] (what an extension is),
 //! [`context`] (what a method is given), [`client`] (how others call), `arguments`, `schema`, `blob` (bytes and
-//! types), `serve` (the running process), `logging`, `process` (the `main`), [`testing`].
+//! types), `serve` (the running process), `loaded` (the same in the host's process), `logging`, `process` (the
+//! `main`), [`testing`].
 
 extern crate self as extension_sdk;
 
@@ -67,6 +68,7 @@ pub mod client;
 pub mod context;
 pub mod definition;
 mod interface;
+mod loaded;
 mod logging;
 mod process;
 mod schema;
@@ -88,6 +90,7 @@ pub use tracing;
 /// What generated code refers to. Nothing here is for authors, and all of it may change.
 #[doc(hidden)]
 pub mod __private {
+    pub use extension_abi::Table;
     pub use schemars;
     pub use serde;
 
@@ -95,5 +98,6 @@ pub mod __private {
     pub use crate::block_on::block_on;
     pub use crate::definition::{Start, definition};
     pub use crate::interface::{Interface, Method, Part, Sendable, encode_result, is_part};
+    pub use crate::loaded::table;
     pub use crate::schema::schemas;
 }

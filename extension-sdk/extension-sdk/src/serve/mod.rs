@@ -20,7 +20,7 @@ mod answer;
 mod calls;
 mod keeper;
 mod output;
-mod pace;
+pub(crate) mod pace;
 mod reader;
 mod role;
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use ipc_protocol::limits::IN_FLIGHT_CALLS_MAX;
-use ipc_transport::{CallError, Caller, Encoded, OnOverload, Payload, ProgressSink, Reply, Request};
+use ipc_transport::{CallError, Encoded, OnOverload, Payload, ProgressSink, Reply, Request};
 use tokio::sync::oneshot;
 
 use super::{Endpoint, Extension};
@@ -41,7 +41,7 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     pub(crate) fn send(&self, endpoint: &Endpoint) -> Reply {
         endpoint.touch();
-        endpoint.connection.call(Request {
+        endpoint.callee.call(Request {
             method: &self.method,
             payload: Payload::Encoded(self.arguments.clone()),
             deadline: self.deadline,

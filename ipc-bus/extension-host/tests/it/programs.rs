@@ -9,6 +9,10 @@ pub(crate) struct Programs {
     pub(crate) launcher: PathBuf,
     pub(crate) hostile: PathBuf,
     pub(crate) small_host: PathBuf,
+    /// The example `loaded`, a library.
+    pub(crate) loaded: PathBuf,
+    /// `echo` as a library.
+    pub(crate) echo: PathBuf,
 }
 
 pub(crate) fn programs() -> &'static Programs {
@@ -25,8 +29,13 @@ pub(crate) fn programs() -> &'static Programs {
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
-        cargo.args(["--package=hostile", "--package=extension-launcher", "--package=extension-host"]);
-        cargo.args(["--bins", "--examples"]).stdin(Stdio::null());
+        cargo.args([
+            "--package=hostile",
+            "--package=extension-launcher",
+            "--package=extension-host",
+            "--package=echo",
+        ]);
+        cargo.args(["--lib", "--bins", "--examples"]).stdin(Stdio::null());
         let status = cargo.status().expect("cargo runs");
         let built = |path: &str| {
             let path = profile.join(path);
@@ -37,6 +46,8 @@ pub(crate) fn programs() -> &'static Programs {
             launcher: built("extension-launcher")?,
             hostile: built("hostile")?,
             small_host: built("examples/small-host")?,
+            loaded: built("examples/libloaded.so")?,
+            echo: built("libecho.so")?,
         })
     });
     built.as_ref().unwrap_or_else(|error| panic!("{error}"))
