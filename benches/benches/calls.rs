@@ -49,6 +49,9 @@ fn main() -> anyhow::Result<()> {
     let mut report = Report::default();
     baselines(&mut report)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for figure in runtime.block_on(benches::in_process_tier::figures(BYTES))? {
+        report.push(figure);
+    }
     runtime.block_on(processes(&mut report))?;
     println!("\n{}", report.table());
     for variant in ["", "/mixed"] {

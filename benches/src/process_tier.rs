@@ -77,7 +77,8 @@ impl ProcessTier {
     }
 }
 
-fn build_echo() -> anyhow::Result<PathBuf> {
+/// Builds `echo` as released: its program, beside which its library lies.
+pub(crate) fn build_echo() -> anyhow::Result<PathBuf> {
     let target = target_folder();
     let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--quiet", "--release", "--package", "echo", "--target-dir"])

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use extension_host::{
     EventKind, EventReader, ExtensionSnapshot, Host, HostError, HostEvent, HostOptions, LauncherProgram,
-    Manifest, Read, RegisterError, UnknownExtension,
+    LibrarySource, Manifest, Read, RegisterError, UnknownExtension,
 };
 use ipc_transport::Caller;
 use pool_manager::PoolManager;
@@ -71,8 +71,12 @@ impl Hosting {
             let Some(manifest) = manifests.iter().find(|manifest| manifest.name == built.name) else {
                 continue;
             };
-            host.register((*manifest).clone(), built.program.clone())
-                .map_err(|source| HostingError::Register { name: built.name.clone(), source })?;
+            let manifest = (*manifest).clone();
+            let registered = match &built.library {
+                Some(library) => host.register_in_process(manifest, LibrarySource::File(library.clone())),
+                None => host.register(manifest, built.program.clone()),
+            };
+            registered.map_err(|source| HostingError::Register { name: built.name.clone(), source })?;
         }
         Ok(Self { host, reporter, has_ended, stop_timeout: settings.stop_timeout })
     }

@@ -9,6 +9,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // L0: std, or serde at most.
     ("pit-core", &[]),
     ("ipc-protocol", &[]),
+    ("extension-abi", &[]),
     // L1.
     ("pool-manager", &["pit-core"]),
     ("dag-tracker", &["pit-core"]),
@@ -18,8 +19,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ipc-transport", &["ipc-protocol", "pit-core"]),
     ("extension-launcher", &[]),
     // L2.
-    ("extension-host", &["ipc-protocol", "ipc-transport", "pit-core", "extension-launcher"]),
-    ("extension-sdk", &["ipc-protocol", "ipc-transport", "extension-sdk-macros"]),
+    ("extension-host", &["ipc-protocol", "ipc-transport", "pit-core", "extension-launcher", "extension-abi"]),
+    ("extension-sdk", &["ipc-protocol", "ipc-transport", "extension-sdk-macros", "extension-abi"]),
     ("extension-sdk-macros", &[]),
     ("ipc-testkit", &["ipc-protocol", "ipc-transport"]),
     // L3 and L4.

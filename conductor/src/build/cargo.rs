@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use super::compiler::CompilerWords;
 use super::describe::DescribeError;
 use super::messages::{LINE_BYTES_MAX, Message};
-use super::{BuildError, Target};
+use super::{BuildError, Made, Target};
 use crate::config::Settings;
 use crate::progress::Screen;
 use crate::terminal::is_without_colours;
@@ -39,12 +39,8 @@ pub(super) struct Build<'a> {
 }
 
 impl Build<'_> {
-    /// Builds `targets` and gives their programs, in their order.
-    pub(super) async fn run(
-        &self,
-        targets: &[Target<'_>],
-        screen: &Screen,
-    ) -> Result<Vec<PathBuf>, BuildError> {
+    /// Builds `targets` and gives what was made of them, in their order.
+    pub(super) async fn run(&self, targets: &[Target<'_>], screen: &Screen) -> Result<Vec<Made>, BuildError> {
         let packages: Vec<&str> = targets.iter().map(|target| target.package).collect();
         let packages = packages.join(", ");
         let mut cargo = supervised::spawn(&LauncherProgram::CurrentExe, self.program(targets, screen))
@@ -52,10 +48,16 @@ impl Build<'_> {
         let display = Display::new(screen, &packages);
         let (stdout, stderr) = (cargo.take_stdout(), cargo.take_stderr());
         let mut programs = vec![None; targets.len()];
+        let mut libraries: Vec<Option<PathBuf>> = vec![None; targets.len()];
         let mut others = vec![BTreeSet::new(); targets.len()];
         let messages = pieces(stdout, |piece| {
-            if let Some(Message::Compiled { package, is_fresh, binary }) = Message::parse(piece) {
+            if let Some(Message::Compiled { package, is_fresh, binary, library }) = Message::parse(piece) {
                 display.compiled(is_fresh);
+                for (target, place) in targets.iter().zip(&mut libraries) {
+                    if target.package == package && library.is_some() {
+                        place.clone_from(&library);
+                    }
+                }
                 let Some((name, file)) = binary else { return };
                 let of_package = targets.iter().enumerate().filter(|(_, target)| target.package == package);
                 for (index, target) in of_package {
@@ -84,13 +86,21 @@ impl Build<'_> {
             let extension = named.or(only).map(|target| target.extension.to_owned());
             return Err(BuildError::Failed { packages, extension, status: end, mistake });
         }
-        let found = targets.iter().zip(programs).zip(others).map(|((target, program), others)| {
-            program.ok_or_else(|| BuildError::NoBinary {
+        let found = targets.iter().zip(programs).zip(others).zip(libraries);
+        let found = found.map(|(((target, program), others), library)| {
+            let program = program.ok_or_else(|| BuildError::NoBinary {
                 extension: target.extension.to_owned(),
                 package: target.package.to_owned(),
                 binary: target.binary.clone(),
                 others: Vec::from_iter(others),
-            })
+            })?;
+            if target.is_in_process && library.is_none() {
+                return Err(BuildError::NoLibrary {
+                    extension: target.extension.to_owned(),
+                    package: Some(target.package.to_owned()),
+                });
+            }
+            Ok(Made { program, library: library.filter(|_| target.is_in_process) })
         });
         found.collect()
     }

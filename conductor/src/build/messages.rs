@@ -19,6 +19,8 @@ pub enum Message {
         is_fresh: bool,
         /// The binary that came out, if it is one, with the name of its target.
         binary: Option<(String, PathBuf)>,
+        /// The library that a host can load, if it is one.
+        library: Option<PathBuf>,
     },
     /// The build is over.
     Finished {
@@ -33,6 +35,8 @@ struct Line {
     package_id: Option<String>,
     target: Option<Target>,
     executable: Option<PathBuf>,
+    #[serde(default)]
+    filenames: Vec<PathBuf>,
     #[serde(default)]
     fresh: bool,
     #[serde(default)]
@@ -56,11 +60,14 @@ impl Message {
         match line.reason.as_str() {
             "compiler-artifact" => {
                 let target = line.target?;
-                let is_binary = target.kind.iter().any(|kind| kind == "bin");
+                let is = |wanted: &str| target.kind.iter().any(|kind| kind == wanted);
+                let (is_binary, is_library) = (is("bin"), is("cdylib"));
+                let is_shared = |file: &PathBuf| file.extension().is_some_and(|end| end == "so");
                 Some(Self::Compiled {
                     package: package_name(&line.package_id?),
                     is_fresh: line.fresh,
                     binary: line.executable.filter(|_| is_binary).map(|file| (target.name, file)),
+                    library: line.filenames.into_iter().find(|file| is_library && is_shared(file)),
                 })
             }
             "build-finished" => Some(Self::Finished { success: line.success }),
@@ -92,13 +99,26 @@ mod tests {
             package: "echo".to_owned(),
             is_fresh: true,
             binary: Some(("echo".to_owned(), "/t/release/echo".into())),
+            library: None,
         };
         assert_eq!(Message::parse(binary), Some(compiled));
 
         let script = br#"{"reason":"compiler-artifact","package_id":"registry+https://x/y#serde@1.0.2",
             "target":{"kind":["custom-build"],"name":"build-script-build"},"executable":"/t/b","fresh":false}"#;
-        let compiled = Message::Compiled { package: "serde".to_owned(), is_fresh: false, binary: None };
+        let compiled =
+            Message::Compiled { package: "serde".to_owned(), is_fresh: false, binary: None, library: None };
         assert_eq!(Message::parse(script), Some(compiled));
+
+        let library = br#"{"reason":"compiler-artifact","package_id":"path+file:///w/extensions/echo#0.1.0",
+            "target":{"kind":["cdylib","rlib"],"name":"echo"},"executable":null,"fresh":true,
+            "filenames":["/t/release/libecho.rlib","/t/release/libecho.so"]}"#;
+        let compiled = Message::Compiled {
+            package: "echo".to_owned(),
+            is_fresh: true,
+            binary: None,
+            library: Some("/t/release/libecho.so".into()),
+        };
+        assert_eq!(Message::parse(library), Some(compiled));
 
         let end = br#"{"reason":"build-finished","success":false}"#;
         assert_eq!(Message::parse(end), Some(Message::Finished { success: false }));

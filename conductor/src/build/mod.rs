@@ -44,6 +44,8 @@ pub struct Built {
     pub name: String,
     /// Its program.
     pub program: PathBuf,
+    /// Its library, if the settings have it run in the conductor's process.
+    pub library: Option<PathBuf>,
     /// What it says of itself, or in a clause why that is not known.
     pub description: Result<Description, String>,
 }
@@ -102,6 +104,17 @@ pub enum BuildError {
         /// The binaries that the package has, sorted.
         others: Vec<String>,
     },
+    /// There is no library of an extension that is to run in the conductor's process.
+    #[error(
+        "the extension `{extension}` is to run in the conductor's process (`in-process`), but {} makes no library",
+        package.as_ref().map_or("what lies beside its manifest".to_owned(), |package| format!("its package `{package}`"))
+    )]
+    NoLibrary {
+        /// The extension.
+        extension: String,
+        /// Its package, if it is built.
+        package: Option<String>,
+    },
     /// The new program says nothing usable of itself.
     #[error("the extension `{extension}` was built, but does not describe itself")]
     Describe {
@@ -127,6 +140,7 @@ impl BuildError {
             Self::NoProgram { extension, .. }
             | Self::NoPackage { extension, .. }
             | Self::NoBinary { extension, .. }
+            | Self::NoLibrary { extension, .. }
             | Self::Describe { extension, .. } => Some(extension),
             Self::Failed { extension, .. } => extension.as_deref(),
             Self::NoCargo | Self::Run(_) => None,
@@ -146,6 +160,13 @@ impl BuildError {
             Self::Run(_) => "see the cause; nothing was changed",
             Self::Failed { .. } => "correct what the compiler says above and run again",
             Self::NoBinary { .. } => "run.command names the package's binary",
+            Self::NoLibrary { package: Some(_), .. } => {
+                "move what main.rs has to lib.rs, with [lib] crate-type = [\"cdylib\", \"rlib\"], or take its name \
+                 out of `in-process`"
+            }
+            Self::NoLibrary { package: None, .. } => {
+                "put lib<NAME>.so beside extension.toml, or take its name out of `in-process`"
+            }
             Self::Describe { .. } => "is it made with extension_sdk's export!, of this version?",
         };
         text.into()
@@ -176,7 +197,44 @@ struct Target<'a> {
     package: &'a str,
     /// File name of the binary.
     binary: String,
+    /// Whether its library is needed, too.
+    is_in_process: bool,
     record: PathBuf,
+}
+
+/// What a build made of a target.
+#[derive(Clone, Debug)]
+struct Made {
+    program: PathBuf,
+    library: Option<PathBuf>,
+}
+
+impl Target<'_> {
+    /// Where the build of the library is remembered.
+    fn library_record(&self) -> PathBuf {
+        self.record.with_extension("library.json")
+    }
+
+    /// What the last build made, if cargo would make nothing else.
+    fn fresh(&self) -> Option<Made> {
+        let fresh = |file: &Path| {
+            BuildRecord::load(file).filter(BuildRecord::is_fresh).map(|record| record.executable)
+        };
+        let program = fresh(&self.record)?;
+        let library = if self.is_in_process { Some(fresh(&self.library_record())?) } else { None };
+        Some(Made { program, library })
+    }
+
+    /// Remembers a build. A record that cannot be made or kept only costs another question to cargo.
+    fn remember(&self, made: &Made, started: std::time::SystemTime) {
+        let records =
+            [(Some(&made.program), self.record.clone()), (made.library.as_ref(), self.library_record())];
+        for (file, record) in records.iter().filter_map(|(file, record)| Some(((*file)?, record))) {
+            if let Err(error) = BuildRecord::new(file, started).and_then(|built| built.store(record)) {
+                tracing::debug!(extension = self.extension, %error, "the build is not remembered");
+            }
+        }
+    }
 }
 
 impl<'a> Builder<'a> {
@@ -197,19 +255,19 @@ impl<'a> Builder<'a> {
     /// Dropping the future ends cargo and all that it started. What cargo has finished stays.
     pub async fn ensure(&self, manifests: &[&Manifest], effort: Effort) -> Result<Vec<Built>, BuildError> {
         let environment = environment::cargo_environment(std::env::vars_os(), self.current);
-        let mut programs: BTreeMap<&str, PathBuf> = BTreeMap::new();
+        let mut programs: BTreeMap<&str, Made> = BTreeMap::new();
         let mut workspaces: BTreeMap<PathBuf, Vec<Target<'_>>> = BTreeMap::new();
         for manifest in manifests {
             if let Some(program) = program_beside(manifest) {
-                programs.insert(&manifest.name, program);
+                programs.insert(&manifest.name, Made { program, library: self.library_beside(manifest)? });
                 continue;
             }
             let (workspace, target) = self.target(manifest, &environment)?;
-            match BuildRecord::load(&target.record).filter(|_| effort == Effort::AsNeeded) {
-                Some(record) if record.is_fresh() => {
-                    programs.insert(target.extension, record.executable);
+            match target.fresh().filter(|_| effort == Effort::AsNeeded) {
+                Some(made) => {
+                    programs.insert(target.extension, made);
                 }
-                _ => workspaces.entry(workspace).or_default().push(target),
+                None => workspaces.entry(workspace).or_default().push(target),
             }
         }
         for (workspace, targets) in &workspaces {
@@ -217,20 +275,15 @@ impl<'a> Builder<'a> {
             let started = std::time::SystemTime::now();
             let build =
                 cargo::Build { cargo: &cargo, workspace, environment: &environment, settings: self.settings };
-            for (target, program) in targets.iter().zip(build.run(targets, self.screen).await?) {
-                // A record that cannot be made or kept only costs another question to cargo.
-                if let Err(error) =
-                    BuildRecord::new(&program, started).and_then(|record| record.store(&target.record))
-                {
-                    tracing::debug!(extension = target.extension, %error, "the build is not remembered");
-                }
-                programs.insert(target.extension, program);
+            for (target, made) in targets.iter().zip(build.run(targets, self.screen).await?) {
+                target.remember(&made, started);
+                programs.insert(target.extension, made);
             }
         }
         let mut built = Vec::with_capacity(manifests.len());
         for manifest in manifests {
             // INVARIANT: every manifest went into `programs`, at once or after its build.
-            let Some(program) = programs.remove(manifest.name.as_str()) else { continue };
+            let Some(Made { program, library }) = programs.remove(manifest.name.as_str()) else { continue };
             let description = match self.describe(manifest, &program).await {
                 Ok(description) => Ok(description),
                 Err(source) if effort == Effort::Always => {
@@ -242,7 +295,7 @@ impl<'a> Builder<'a> {
                     Err(why)
                 }
             };
-            built.push(Built { name: manifest.name.clone(), program, description });
+            built.push(Built { name: manifest.name.clone(), program, library, description });
         }
         Ok(built)
     }
@@ -250,18 +303,42 @@ impl<'a> Builder<'a> {
     /// The program and its description as the last build left them; runs nothing. `None`: build it first.
     #[must_use]
     pub fn last_built(&self, manifest: &Manifest) -> Option<Built> {
-        let program = program_beside(manifest).or_else(|| {
+        let recorded = |file: &Path| {
+            BuildRecord::load(file).map(|record| record.executable).filter(|file| file.is_file())
+        };
+        let (program, library) = if let Some(program) = program_beside(manifest) {
+            (program, self.library_beside(manifest).ok()?)
+        } else {
             let environment = environment::cargo_environment(std::env::vars_os(), self.current);
             let (_, target) = self.target(manifest, &environment).ok()?;
-            BuildRecord::load(&target.record).map(|record| record.executable).filter(|file| file.is_file())
-        })?;
+            let library = recorded(&target.library_record()).filter(|_| target.is_in_process);
+            (recorded(&target.record)?, library)
+        };
         let place = describe::Place::of(&manifest.name, &program, &self.settings.data_dir).ok()?;
         let description = place.load();
         Some(Built {
             name: manifest.name.clone(),
             program,
+            library,
             description: description.ok_or_else(|| NOT_KEPT.to_owned()),
         })
+    }
+
+    /// Whether the extension runs in the conductor's process: for the settings to say, whatever its manifest wishes.
+    fn is_in_process(&self, manifest: &Manifest) -> bool {
+        self.settings.in_process.contains(&manifest.name)
+    }
+
+    /// The library beside the manifest, if one is needed.
+    fn library_beside(&self, manifest: &Manifest) -> Result<Option<PathBuf>, BuildError> {
+        if !self.is_in_process(manifest) {
+            return Ok(None);
+        }
+        let library = folder_of(manifest).join(format!("lib{}.so", manifest.name.replace('-', "_")));
+        if library.is_file() {
+            return Ok(Some(library));
+        }
+        Err(BuildError::NoLibrary { extension: manifest.name.clone(), package: None })
     }
 
     /// What is built for a manifest, and in which workspace.
@@ -293,6 +370,7 @@ impl<'a> Builder<'a> {
             extension: &manifest.name,
             package: &build.cargo_package,
             binary,
+            is_in_process: self.is_in_process(manifest),
             record: self.settings.data_dir.join("builds").join(record),
         };
         Ok((workspace, target))

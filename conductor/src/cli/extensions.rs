@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use extension_host::manifest::Tier;
 use extension_host::{Diagnostic, Diagnostics, Manifest, Severity};
 use serde_json::{Value, json};
 
@@ -21,6 +22,14 @@ use crate::signals::Cancellation;
 
 fn builder(surroundings: &Surroundings) -> Builder<'_> {
     Builder::new(&surroundings.settings, &surroundings.current, &surroundings.screen)
+}
+
+/// Where it runs: what the settings say, whatever its manifest wishes.
+fn tier_of(surroundings: &Surroundings, manifest: &Manifest) -> Tier {
+    match surroundings.settings.in_process.contains(&manifest.name) {
+        true => Tier::InProcess,
+        false => Tier::Process,
+    }
 }
 
 fn state_of(built: Option<&Built>) -> &'static str {
@@ -82,19 +91,34 @@ pub(super) fn show(surroundings: &Surroundings, name: &str) -> Result<Exit, Fail
             .collect();
         let document = json!({
             "name": manifest.name, "version": manifest.version.to_string(), "manifest": entry.file.to_string_lossy(),
+            "tier": tier_of(surroundings, manifest).name(),
             "state": state_of(built.as_ref()), "program": built.as_ref().map(|built| built.program.to_string_lossy()),
+            "library": built.as_ref().and_then(|built| built.library.as_ref()).map(|library| library.to_string_lossy()),
             "models": models, "interfaces": interfaces,
         });
         write_json(&document).map_err(stdout_failed)?;
         return Ok(Exit::Success);
     }
-    write_text(io::stdout().lock(), manifest, built.as_ref()).map_err(stdout_failed)?;
+    let tier = tier_of(surroundings, manifest);
+    write_text(io::stdout().lock(), manifest, tier, built.as_ref()).map_err(stdout_failed)?;
     Ok(Exit::Success)
 }
 
-fn write_text(mut out: impl Write, manifest: &Manifest, built: Option<&Built>) -> io::Result<()> {
+fn write_text(mut out: impl Write, manifest: &Manifest, tier: Tier, built: Option<&Built>) -> io::Result<()> {
     writeln!(out, "{} {}", manifest.name, manifest.version)?;
     writeln!(out, "manifest  {}", manifest.file.display())?;
+    let wish = match (tier, manifest.tier) {
+        (Tier::Process, Tier::InProcess) => {
+            " (its manifest wishes in-process, the setting `in-process` does not name it)"
+        }
+        _ => "",
+    };
+    writeln!(out, "tier      {}{wish}", tier.name())?;
+    if tier == Tier::InProcess {
+        for key in manifest.unenforced_in_process() {
+            writeln!(out, "          means nothing there: {key}")?;
+        }
+    }
     for (name, model) in &manifest.models {
         writeln!(out, "model     {}/{name}, capacity {}", manifest.name, model.capacity)?;
     }
@@ -106,6 +130,9 @@ fn write_text(mut out: impl Write, manifest: &Manifest, built: Option<&Built>) -
         );
     };
     writeln!(out, "program   {}", built.program.display())?;
+    if let Some(library) = &built.library {
+        writeln!(out, "library   {}", library.display())?;
+    }
     let Ok(description) = &built.description else {
         return writeln!(
             out,

@@ -131,6 +131,23 @@ pub(crate) const KEYS: &[Key] = &[
         },
         get: |settings| json!(settings.build_profile),
     },
+    Key {
+        name: "in-process",
+        variable: "SYMPHONY_IN_PROCESS",
+        takes: "names of extensions, for example [\"echo\"]",
+        about: "extensions that run in the conductor's own process, trusted as itself",
+        set: |settings, values, _| {
+            let names: Option<Vec<String>> =
+                values.iter().map(|name| name.to_str().map(str::to_owned)).collect();
+            let names = names?;
+            let is_name = |name: &String| {
+                let plain = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+                plain && (1..=64).contains(&name.len())
+            };
+            names.iter().all(is_name).then(|| settings.in_process = names)
+        },
+        get: |settings| json!(settings.in_process),
+    },
 ];
 
 fn one(values: &[OsString]) -> Option<&OsStr> {

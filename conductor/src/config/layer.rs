@@ -142,10 +142,14 @@ impl Layer {
         let mut layer = Self::default();
         for key in KEYS {
             let Some(value) = get(key.variable).filter(|value| !value.is_empty()) else { continue };
-            let values: Vec<OsString> = if key.name == "extension-dirs" {
-                std::env::split_paths(&value).map(PathBuf::into_os_string).collect()
-            } else {
-                vec![value]
+            let values: Vec<OsString> = match key.name {
+                "extension-dirs" => std::env::split_paths(&value).map(PathBuf::into_os_string).collect(),
+                // What is no text is no name either, and is refused as it is.
+                "in-process" => match value.to_str() {
+                    Some(names) => names.split(',').map(|name| name.trim().into()).collect(),
+                    None => vec![value],
+                },
+                _ => vec![value],
             };
             layer = layer.with(key.name, Origin::Variable(key.variable), values)?;
         }

@@ -60,6 +60,8 @@ pub struct Settings {
     pub cores: u32,
     /// Cargo profile that extensions are built with.
     pub build_profile: String,
+    /// Extensions that run in the conductor's own process, by their names: their code is trusted as the conductor's.
+    pub in_process: Vec<String>,
 }
 
 impl Default for Settings {
@@ -75,6 +77,7 @@ impl Default for Settings {
             items_in_flight_max: ITEMS_IN_FLIGHT_MAX_DEFAULT,
             cores: u32::try_from(cores).unwrap_or(u32::MAX),
             build_profile: "release".to_owned(),
+            in_process: Vec::new(),
         }
     }
 }
@@ -112,7 +115,8 @@ impl Configuration {
             if (KEYS[said.key].set)(&mut settings, &said.values, &said.base).is_some() {
                 let of_key: &mut Vec<Origin> = &mut origins[said.key];
                 let replaced = if adds_up { 0..0 } else { 0..of_key.len() };
-                let count = if adds_up { said.values.len() } else { 1 };
+                let is_list = (KEYS[said.key].get)(&settings).is_array();
+                let count = if is_list { said.values.len() } else { 1 };
                 of_key.splice(replaced, std::iter::repeat_n(said.origin, count));
             }
         }

@@ -8,6 +8,7 @@ mod edges;
 mod failures;
 mod graph;
 mod idle;
+mod in_process;
 mod kills;
 mod main_job;
 mod new_extension;

@@ -1,4 +1,6 @@
-//! `export!(Type as Interface, ...)`: the `main` of an extension's process.
+//! `export!(Type as Interface, ...)`: the `main` of an extension's process, and the table of its library.
+
+#![allow(unsafe_code, reason = "an exported name is unsafe where it is generated: in the author's crate")]
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
@@ -70,8 +72,20 @@ pub(crate) fn expand(input: TokenStream) -> Result<TokenStream> {
         #[allow(dead_code, reason = "only its name counts")]
         const ONE_EXPORT_NAMES_ALL_INTERFACES: () = ();
 
-        fn main() -> ::std::process::ExitCode {
+        /// Runs the extension as this process.
+        pub fn main() -> ::std::process::ExitCode {
             ::extension_sdk::run::<#kind>()
         }
+
+        // What a host finds that loads the crate as a library. A test is never loaded, and may have several.
+        #[cfg(not(test))]
+        const _: () = {
+            // SAFETY: the name belongs to these tables, and what has it is one.
+            #[unsafe(export_name = "symphony_extension_v1")]
+            static TABLE: ::extension_sdk::__private::Table = ::extension_sdk::__private::table::<#kind>(
+                ::core::env!("CARGO_PKG_NAME"),
+                ::core::env!("CARGO_PKG_VERSION"),
+            );
+        };
     })
 }

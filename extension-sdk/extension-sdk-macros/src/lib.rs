@@ -60,7 +60,8 @@ pub fn fast_message(item: TokenStream) -> TokenStream {
     fast::expand(item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
-/// Makes a crate an extension: `export!(Type as Interface)` writes its `main`.
+/// Makes a crate an extension: `export!(Type as Interface)` writes its `main`, and the table by which a host can load
+/// it as a library (`crate-type = ["cdylib", "rlib"]`).
 ///
 /// Several interfaces are separated by commas. The value that answers the calls is `Type::default()`, or what
 /// `start = function` makes of the `Setup`.

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ipc_protocol::control::Progress;
@@ -29,6 +29,8 @@ pub(crate) struct CallState {
     pub(crate) arrived: Instant,
     pub(crate) deadline: Option<Instant>,
     is_cancelled: AtomicBool,
+    /// A word of the host's that holds this call's id while it is cancelled, where the two share a process.
+    cancelled: Option<&'static AtomicU64>,
     progress: Mutex<Reported>,
 }
 
@@ -41,7 +43,19 @@ struct Reported {
 
 impl CallState {
     pub(crate) fn new(id: u64, arrived: Instant, deadline: Option<Instant>) -> Self {
-        Self { id, arrived, deadline, is_cancelled: AtomicBool::new(false), progress: Mutex::default() }
+        Self {
+            id,
+            arrived,
+            deadline,
+            is_cancelled: AtomicBool::new(false),
+            cancelled: None,
+            progress: Mutex::default(),
+        }
+    }
+
+    /// The same call, cancelled also while `word` holds its id.
+    pub(crate) fn cancelled_by(self, word: Option<&'static AtomicU64>) -> Self {
+        Self { cancelled: word, ..self }
     }
 
     pub(crate) fn cancel(&self) {
@@ -51,7 +65,15 @@ impl CallState {
 
     fn is_cancelled(&self) -> bool {
         // ORDERING(cancel): Relaxed, see `cancel`.
-        self.is_cancelled.load(Ordering::Relaxed)
+        if self.is_cancelled.load(Ordering::Relaxed) {
+            return true;
+        }
+        // ORDERING(cancel): Relaxed, as above. The word is other calls' later: what was seen is kept.
+        let is_cancelled = self.cancelled.is_some_and(|word| word.load(Ordering::Relaxed) == self.id);
+        if is_cancelled {
+            self.cancel();
+        }
+        is_cancelled
     }
 
     /// Why a call must not run (any more), if it must not.

@@ -56,7 +56,8 @@
 //!
 //! Reading order: `interface` (what the macros generate is made of), [`definition`] (what an extension is),
 //! [`context`] (what a method is given), [`client`] (how others call), `arguments`, `schema`, `blob` (bytes and
-//! types), `serve` (the running process), `logging`, `process` (the `main`), [`testing`].
+//! types), `serve` (the running process), `loaded` (the same in the host's process), `logging`, `process` (the
+//! `main`), [`testing`].
 
 extern crate self as extension_sdk;
 
@@ -67,6 +68,7 @@ pub mod client;
 pub mod context;
 pub mod definition;
 mod interface;
+mod loaded;
 mod logging;
 mod process;
 mod schema;
@@ -93,6 +95,7 @@ pub use serve::fuzz::serving;
 /// What generated code refers to. Nothing here is for authors, and all of it may change.
 #[doc(hidden)]
 pub mod __private {
+    pub use extension_abi::Table;
     #[cfg(feature = "fast")]
     pub use extension_sdk_macros::FastMessage;
     #[cfg(feature = "fast")]
@@ -106,6 +109,7 @@ pub mod __private {
     pub use crate::interface::{Interface, Method, Part, Sendable, encode_result, is_part};
     #[cfg(feature = "fast")]
     pub use crate::interface::{decode_fast as decode_fast_arguments, encode_fast_result};
+    pub use crate::loaded::table;
     pub use crate::schema::schemas;
     #[cfg(feature = "fast")]
     pub use crate::schema::{fast_hash, fast_schemas};

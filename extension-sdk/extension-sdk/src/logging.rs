@@ -22,6 +22,26 @@ pub(crate) const LEVEL_VARIABLE: &str = "SYMPHONY_LOG";
 /// LIMIT: bytes of one record's message; the rest is cut.
 const MESSAGE_BYTES_MAX: usize = 8 << 10;
 
+/// Where records go.
+pub(crate) trait Records: Send + Sync + 'static {
+    fn log(&self, record: &LogRecord);
+}
+
+impl Records for Arc<Output> {
+    fn log(&self, record: &LogRecord) {
+        Output::log(self, record);
+    }
+}
+
+/// Sends tracing's events of this library's code to `records` from now on. The environment is the host's: its
+/// variable counts where it is a mere level.
+pub(crate) fn install_loaded(records: impl Records) {
+    let variable = std::env::var(LEVEL_VARIABLE).ok();
+    let level = variable.and_then(|text| text.trim().parse().ok()).unwrap_or(LevelFilter::INFO);
+    // It fails where there is one: from an earlier start, or the program's own where this is no library.
+    let _ = tracing::subscriber::set_global_default(LogSender { output: records, level });
+}
+
 /// Sends tracing's events of this process over `output` from now on.
 pub(crate) fn install(output: &Arc<Output>) {
     let variable = std::env::var(LEVEL_VARIABLE).ok();
@@ -42,12 +62,12 @@ pub(crate) fn capture_this_thread(output: &Arc<Output>) -> tracing::subscriber::
     tracing::subscriber::set_default(LogSender { output: Arc::clone(output), level: LevelFilter::INFO })
 }
 
-struct LogSender {
-    output: Arc<Output>,
+struct LogSender<R> {
+    output: R,
     level: LevelFilter,
 }
 
-impl Subscriber for LogSender {
+impl<R: Records> Subscriber for LogSender<R> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() <= self.level
     }

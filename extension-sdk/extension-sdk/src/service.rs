@@ -3,7 +3,7 @@
 //! Here panics end. This module must not know frames or threads.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
@@ -149,6 +149,20 @@ pub(crate) fn start<T: Send + Sync + 'static>(
 thread_local! {
     /// Where this thread panicked last.
     static PANIC_LOCATION: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Whether this thread is a guest in another's process, whose stderr is not for what the author does.
+    static IS_GUEST: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `run` without a word on stderr where it panics: in a host's own process the fault says it all.
+pub(crate) fn as_guest<R>(run: impl FnOnce() -> R) -> R {
+    struct Leave(bool);
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            IS_GUEST.set(self.0);
+        }
+    }
+    let _leave = Leave(IS_GUEST.replace(true));
+    run()
 }
 
 /// The place of a panic is known to the hook alone; the hook that was there still runs.
@@ -163,7 +177,9 @@ fn keep_panic_locations() {
                     *kept = location;
                 }
             });
-            previous(info);
+            if !IS_GUEST.get() {
+                previous(info);
+            }
         }));
     });
 }

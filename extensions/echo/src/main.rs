@@ -1,14 +1,4 @@
-//! Answers what it is told: the smallest extension.
-use extension_sdk::Fault;
-use interfaces::Echo;
-
-#[derive(Default)]
-struct Parrot;
-
-impl Echo for Parrot {
-    fn echo(&self, text: String) -> Result<String, Fault> {
-        Ok(text)
-    }
+//! The extension as a process of its own; what it does is in the library, which a host may load instead.
+fn main() -> std::process::ExitCode {
+    echo::main()
 }
-
-extension_sdk::export!(Parrot as Echo);

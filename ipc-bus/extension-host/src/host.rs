@@ -17,8 +17,9 @@ use tokio::time::Instant;
 
 use crate::events::{EVENTS_KEPT_MAX, EventReader, HostEvent};
 use crate::expiry::{Expiry, TimerExpiry};
-use crate::extension::{Deadlines, Extension, HostShared, Order, supervise};
+use crate::extension::{Code, Deadlines, Extension, HostShared, Order, supervise};
 use crate::hang::HangLimits;
+use crate::in_process::LibrarySource;
 use crate::logs::{LogSink, TracingLog};
 use crate::manifest::Manifest;
 use crate::route::Route;
@@ -164,12 +165,42 @@ impl Host {
         Ok(Arc::new(Self { shared, runtime, table, supervisors: Mutex::default() }))
     }
 
-    /// Adds an extension whose program is `program`; an eager one is started at once.
+    /// Adds an extension whose program is `program`, to run as a process of its own whatever its manifest wishes; an
+    /// eager one is started at once.
     ///
     /// # Errors
     ///
     /// [`RegisterError`]; nothing changes then. Whether the program can be executed shows at its start.
     pub fn register(&self, manifest: Manifest, program: PathBuf) -> Result<(), RegisterError> {
+        self.add(manifest, Code::Program(program))
+    }
+
+    /// Adds an extension that runs in this process, whatever its manifest wishes: its library becomes a part of this
+    /// program, with all its rights and no limit, for as long as the process lives. Only for what is trusted so. What
+    /// its manifest asks for and cannot get is logged, once.
+    ///
+    /// # Errors
+    ///
+    /// [`RegisterError`]; nothing changes then. Whether the library can be loaded shows at the first start.
+    pub fn register_in_process(
+        &self,
+        manifest: Manifest,
+        library: LibrarySource,
+    ) -> Result<(), RegisterError> {
+        let unenforced = manifest.unenforced_in_process();
+        let name = manifest.name.clone();
+        self.add(manifest, Code::Library(library))?;
+        if !unenforced.is_empty() {
+            tracing::warn!(
+                extension = name,
+                "it runs in this process, where these keys of its manifest mean nothing: {}",
+                unenforced.join(", ")
+            );
+        }
+        Ok(())
+    }
+
+    fn add(&self, manifest: Manifest, code: Code) -> Result<(), RegisterError> {
         let mut supervisors = self.supervisors.lock();
         if self.shared.closing.borrow().is_some() {
             return Err(RegisterError::Closing);
@@ -181,7 +212,7 @@ impl Host {
         if table.len() >= EXTENSIONS_MAX {
             return Err(RegisterError::TooMany);
         }
-        let (extension, orders) = Extension::new(manifest, program, Arc::clone(&self.shared));
+        let (extension, orders) = Extension::new(manifest, code, Arc::clone(&self.shared));
         let mut table = Table::clone(&table);
         table.insert(Arc::clone(&extension.name), Arc::clone(&extension));
         supervisors.push(self.runtime.spawn(supervise(extension, orders)));

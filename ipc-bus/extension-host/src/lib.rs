@@ -33,7 +33,7 @@
 //!
 //! Reading order: [`diagnostic`] and [`manifest`] (what an extension is), `program`, [`supervised`], `sweep` and
 //! [`exit`] (a process and its end), [`restart`] (what follows from it), [`logs`], [`events`], [`expiry`] (what the
-//! outside sees and decides), `hang` and `extension` (one extension's life), `route` (the way of a call), `host`
+//! outside sees and decides), [`in_process`] (the same without a process), `hang` and `extension` (one extension's life), `route` (the way of a call), `host`
 //! (all of them).
 
 pub mod diagnostic;
@@ -43,6 +43,7 @@ pub mod expiry;
 mod extension;
 mod hang;
 mod host;
+pub mod in_process;
 pub mod logs;
 pub mod manifest;
 mod processor;
@@ -61,6 +62,7 @@ pub use exit::{ExitClass, ExitReport, ProcessEnd};
 pub use expiry::{Expired, Expiry, ExpiryHandle, TimerExpiry};
 pub use hang::HangLimits;
 pub use host::{Host, HostError, HostOptions, RegisterError, StopTimes, UnknownExtension};
+pub use in_process::{InProcess, Library, LibrarySource};
 pub use logs::{LogLine, LogOrigin, LogSink, TracingLog};
 pub use manifest::Manifest;
 pub use route::Route;

@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::extension::{Arguments, Broken, Extension, Outgoing, Place, Sent, Waiting};
+use crate::extension::{Arguments, Broken, Callee, Extension, Outgoing, Place, Sent, Waiting};
 use crate::snapshot::InstanceState;
 use ipc_protocol::FaultCode;
 use ipc_transport::{CallError, CallResult, Caller, Cause, Reply, Request, RetryLog};
@@ -72,12 +72,19 @@ impl Route {
 }
 
 impl Caller for Route {
-    fn call(&self, request: Request<'_>) -> Reply {
-        let Request { method, payload, mut deadline, on_overload, retry_log, progress } = request;
+    fn call(&self, mut request: Request<'_>) -> Reply {
         if let Some(call_time_max) = self.extension.manifest.limits.call_time_max {
-            deadline = deadline.min(Instant::now() + call_time_max);
+            request.deadline = request.deadline.min(Instant::now() + call_time_max);
         }
         let endpoint = self.extension.endpoint.load();
+        if let Some(endpoint) = endpoint.as_ref()
+            && let Callee::InProcess(instance) = &endpoint.callee
+        {
+            endpoint.touch();
+            let reply = instance.call_lent(&mut request);
+            return self.follow_in_process(request, Sent { reply, epoch: endpoint.epoch });
+        }
+        let Request { method, payload, deadline, on_overload, retry_log, progress } = request;
         // Encoded here, once, whether or not the call turns out to be made again: the typed value is only lent.
         let arguments = match Arguments::new(payload, method, endpoint.as_deref()) {
             Ok(arguments) => arguments,
@@ -104,6 +111,46 @@ impl Caller for Route {
             Ok(Place::Waits(waiting)) => Reply::from_future(call.begin(waiting)),
             Err(error) => Reply::ready(Err(error)),
         }
+    }
+}
+
+impl Route {
+    /// A call that was made in this process. Most are over by now, and nothing of them was kept.
+    fn follow_in_process(&self, request: Request<'_>, mut sent: Sent) -> Reply {
+        let result = sent.reply.take_result();
+        let is_over = result.as_ref().is_some_and(|result| match result {
+            Ok(_) => true,
+            Err(error) => !concerns_the_incarnation(&self.extension, error, sent.epoch),
+        });
+        if let Some(result) = result {
+            sent.reply = Reply::ready(result);
+        }
+        if is_over {
+            return sent.reply;
+        }
+        let Request { method, payload, deadline, on_overload, retry_log, progress } = request;
+        // Encoded already, for the library: it could be, or the call would be over.
+        let arguments = match Arguments::new(payload, method, None) {
+            Ok(arguments) => arguments,
+            Err(error) => return Reply::ready(Err(error.into())),
+        };
+        if !self.extension.keep(arguments.bytes_count()) {
+            // Made once: the endpoint has a bound of its own.
+            return sent.reply;
+        }
+        let outgoing = Outgoing { method: method.into(), arguments, deadline, on_overload, progress };
+        Call { extension: Arc::clone(&self.extension), outgoing, retry_log }.follow(sent)
+    }
+}
+
+/// Whether another incarnation might do better. Says nothing yet about whether trying is safe.
+fn concerns_the_incarnation(extension: &Extension, error: &CallError, epoch: u32) -> bool {
+    match error {
+        CallError::NotDelivered(cause) | CallError::Unknown(cause) => *cause != Cause::Deadline,
+        // Only who was told to drain may refuse a call so. Of any other it is an answer: no later incarnation
+        // need ever come.
+        CallError::Fault(fault) => fault.code == FaultCode::Draining && extension.is_drained(epoch),
+        _ => false,
     }
 }
 
@@ -164,15 +211,8 @@ impl Call {
         Err(error)
     }
 
-    /// Whether another incarnation might do better. Says nothing yet about whether trying is safe.
     fn concerns_the_incarnation(&self, error: &CallError, epoch: u32) -> bool {
-        match error {
-            CallError::NotDelivered(cause) | CallError::Unknown(cause) => *cause != Cause::Deadline,
-            // Only who was told to drain may refuse a call so. Of any other it is an answer: no later incarnation
-            // need ever come.
-            CallError::Fault(fault) => fault.code == FaultCode::Draining && self.extension.is_drained(epoch),
-            _ => false,
-        }
+        concerns_the_incarnation(&self.extension, error, epoch)
     }
 
     /// Why the call may be made again; `None`: it must not.

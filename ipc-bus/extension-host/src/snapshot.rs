@@ -7,6 +7,7 @@ use ipc_transport::connection::ConnectionStatistics;
 
 use crate::events::InstanceId;
 use crate::exit::ExitReport;
+use crate::manifest::Tier;
 
 /// LIMIT: ends of an extension's incarnations that are remembered.
 pub(crate) const PAST_ENDS_MAX: usize = 16;
@@ -82,6 +83,8 @@ pub struct ExtensionSnapshot {
     pub name: String,
     /// Its version, as its manifest has it.
     pub version: String,
+    /// Where it runs, whatever its manifest wishes.
+    pub tier: Tier,
     /// Where its instance is in its life.
     pub state: InstanceState,
     /// Its instance; the generation is the epoch, 0 before the first start.

@@ -167,7 +167,8 @@ pub struct ProgressSink(Arc<dyn Fn(Progress) + Send + Sync>);
 
 /// A sink that hears nothing any more when its call is over.
 #[cfg(feature = "tokio")]
-pub(crate) type WeakProgressSink = Weak<dyn Fn(Progress) + Send + Sync>;
+#[doc(hidden)]
+pub type WeakProgressSink = Weak<dyn Fn(Progress) + Send + Sync>;
 
 impl ProgressSink {
     /// A sink that calls `hear`.
@@ -181,12 +182,16 @@ impl ProgressSink {
     }
 
     #[cfg(feature = "tokio")]
-    pub(crate) fn downgrade(&self) -> WeakProgressSink {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn downgrade(&self) -> WeakProgressSink {
         Arc::downgrade(&self.0)
     }
 
     #[cfg(feature = "tokio")]
-    pub(crate) fn upgrade(weak: &WeakProgressSink) -> Option<Self> {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn upgrade(weak: &WeakProgressSink) -> Option<Self> {
         weak.upgrade().map(Self)
     }
 }

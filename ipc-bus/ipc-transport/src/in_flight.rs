@@ -19,23 +19,23 @@ use crate::payload::Encoded;
 
 /// A call's id on the wire: `generation << 32 | index`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CallId(u64);
+pub struct CallId(u64);
 
 impl CallId {
     fn new(index: u32, generation: u32) -> Self {
         Self(u64::from(generation) << 32 | u64::from(index))
     }
 
-    pub(crate) const fn from_wire(id: u64) -> Self {
+    pub const fn from_wire(id: u64) -> Self {
         Self(id)
     }
 
-    pub(crate) const fn to_wire(self) -> u64 {
+    pub const fn to_wire(self) -> u64 {
         self.0
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "the lower half is the index")]
-    const fn index(self) -> u32 {
+    pub const fn index(self) -> u32 {
         self.0 as u32
     }
 
@@ -46,7 +46,7 @@ impl CallId {
 
 /// What the peer owes.
 #[derive(Debug)]
-pub(crate) enum PeerSide {
+pub enum PeerSide {
     /// Nothing yet: the call waits for room.
     Waiting { method: u32, body: Encoded },
     /// One answer. The call's bytes lie between these positions of the outgoing stream.
@@ -57,7 +57,7 @@ pub(crate) enum PeerSide {
 
 /// What the caller wants.
 #[derive(Debug)]
-pub(crate) enum CallerSide {
+pub enum CallerSide {
     /// The outcome.
     Listening(Option<Waker>),
     /// To collect it.
@@ -67,16 +67,16 @@ pub(crate) enum CallerSide {
 }
 
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub struct Slot {
     generation: u32,
-    pub(crate) peer: PeerSide,
-    pub(crate) caller: CallerSide,
+    pub peer: PeerSide,
+    pub caller: CallerSide,
     /// While the caller listens: its deadline. After that: since when it does not.
-    pub(crate) listens_until: Instant,
+    pub listens_until: Instant,
     /// Whether it was sent in the fast codec, and so may be answered in it.
-    pub(crate) is_fast: bool,
+    pub is_fast: bool,
     /// Weak: a sink is foreign code, and must not be dropped under a lock.
-    pub(crate) progress: Option<WeakProgressSink>,
+    pub progress: Option<WeakProgressSink>,
 }
 
 impl Slot {
@@ -100,7 +100,7 @@ impl Slot {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct InFlight {
+pub struct InFlight {
     slots: Vec<Slot>,
     free: Vec<u32>,
     /// Slots whose peer side is `Sent`.
@@ -111,17 +111,17 @@ pub(crate) struct InFlight {
 
 impl InFlight {
     /// Answers that the peer owes.
-    pub(crate) fn sent(&self) -> u32 {
+    pub fn sent(&self) -> u32 {
         self.sent
     }
 
     /// Answers that the peer owes and somebody waits for.
-    pub(crate) fn awaited(&self) -> u32 {
+    pub fn awaited(&self) -> u32 {
         self.awaited
     }
 
     /// Ends the caller's side of a call, if it still listens. Returns whether it did.
-    pub(crate) fn end(&mut self, id: CallId, result: CallResult, wake: &mut Vec<Waker>) -> bool {
+    pub fn end(&mut self, id: CallId, result: CallResult, wake: &mut Vec<Waker>) -> bool {
         let Some(slot) = self.get_mut(id) else { return false };
         let was_awaited = slot.is_awaited();
         let has_ended = slot.end(result, wake);
@@ -130,12 +130,12 @@ impl InFlight {
     }
 
     /// Answers that the peer owes and nobody waits for.
-    pub(crate) fn unanswered(&self) -> u32 {
+    pub fn unanswered(&self) -> u32 {
         self.sent - self.awaited
     }
 
     /// Since when nobody has waited for the oldest of them.
-    pub(crate) fn oldest_unanswered(&self) -> Option<Instant> {
+    pub fn oldest_unanswered(&self) -> Option<Instant> {
         if self.unanswered() == 0 {
             return None;
         }
@@ -146,7 +146,7 @@ impl InFlight {
     }
 
     /// A new call, whose caller listens.
-    pub(crate) fn insert(&mut self, deadline: Instant, progress: Option<WeakProgressSink>) -> CallId {
+    pub fn insert(&mut self, deadline: Instant, progress: Option<WeakProgressSink>) -> CallId {
         let caller = CallerSide::Listening(None);
         if let Some(index) = self.free.pop() {
             let slot = &mut self.slots[index as usize];
@@ -170,7 +170,7 @@ impl InFlight {
     }
 
     /// The slot of a call of which a side is not over.
-    pub(crate) fn get_mut(&mut self, id: CallId) -> Option<&mut Slot> {
+    pub fn get_mut(&mut self, id: CallId) -> Option<&mut Slot> {
         self.slots.get_mut(id.index() as usize).filter(|slot| {
             slot.generation == id.generation()
                 && !matches!((&slot.peer, &slot.caller), (PeerSide::Over, CallerSide::Gone))
@@ -178,7 +178,7 @@ impl InFlight {
     }
 
     /// Whether `id` once named a call. Wraps with the generation.
-    pub(crate) fn was_issued(&self, id: CallId) -> bool {
+    pub fn was_issued(&self, id: CallId) -> bool {
         self.slots.get(id.index() as usize).is_some_and(|slot| {
             let age = slot.generation.wrapping_sub(id.generation());
             // The current generation of a free slot is issued next.
@@ -187,7 +187,7 @@ impl InFlight {
     }
 
     /// Marks a call as sent.
-    pub(crate) fn set_sent(&mut self, id: CallId, start: u64, end: u64) {
+    pub fn set_sent(&mut self, id: CallId, start: u64, end: u64) {
         if let Some(slot) = self.get_mut(id) {
             slot.peer = PeerSide::Sent { start, end };
             let is_awaited = slot.is_awaited();
@@ -197,7 +197,7 @@ impl InFlight {
     }
 
     /// The peer owes nothing more for this call: it answered, or the call never reached it.
-    pub(crate) fn end_peer(&mut self, id: CallId) {
+    pub fn end_peer(&mut self, id: CallId) {
         if let Some(slot) = self.get_mut(id) {
             let was_sent = matches!(slot.peer, PeerSide::Sent { .. });
             let was_awaited = slot.is_awaited();
@@ -209,7 +209,7 @@ impl InFlight {
     }
 
     /// The caller wants nothing more of this call. Returns the outcome, if there is one.
-    pub(crate) fn end_caller(&mut self, id: CallId) -> Option<CallResult> {
+    pub fn end_caller(&mut self, id: CallId) -> Option<CallResult> {
         let slot = self.get_mut(id)?;
         let was_awaited = slot.is_awaited();
         slot.progress = None;
@@ -232,7 +232,7 @@ impl InFlight {
     }
 
     /// Every call of which a side is not over.
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (CallId, &mut Slot)> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (CallId, &mut Slot)> {
         self.slots.iter_mut().zip(0..).filter_map(|(slot, index)| {
             let over = matches!((&slot.peer, &slot.caller), (PeerSide::Over, CallerSide::Gone));
             (!over).then(|| (CallId::new(index, slot.generation), slot))

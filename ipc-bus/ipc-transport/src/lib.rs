@@ -27,8 +27,10 @@ pub mod handshake;
 pub mod ring;
 
 // The calling side.
+/// For the endpoints of other crates of ours, and not for their users: it may change.
 #[cfg(feature = "tokio")]
-mod in_flight;
+#[doc(hidden)]
+pub mod in_flight;
 #[cfg(feature = "tokio")]
 mod outgoing;
 

@@ -22,7 +22,7 @@ mod calls;
 pub(crate) mod fuzz;
 mod keeper;
 mod output;
-mod pace;
+pub(crate) mod pace;
 mod reader;
 mod ring_input;
 mod role;

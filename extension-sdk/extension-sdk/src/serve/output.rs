@@ -407,7 +407,7 @@ mod tests {
         let (_ours, theirs) = UnixStream::pair().unwrap();
         let output = Output::new(theirs, 3, Arc::default());
         output.append_goodbye(&Goodbye::new("done"));
-        let queued = output.append_reply(1, &mut vec![0xc0]);
+        let queued = output.append_reply(1, Codec::MessagePack, &mut vec![0xc0]);
         output.log(&LogRecord::new(3, "here", "too late"));
         assert_eq!(output.queue.lock().pending.len(), queued);
         let (header, _) =

@@ -22,16 +22,16 @@ const COUNTED_MAX: Duration = Duration::from_millis(50);
 /// How long the calls of one method took lately: an average in nanoseconds in the upper bits, how many calls it
 /// is of (as far as that matters) in the lowest four.
 #[derive(Debug, Default)]
-pub(super) struct Pace(AtomicU64);
+pub(crate) struct Pace(AtomicU64);
 
 impl Pace {
-    pub(super) fn is_fast(&self) -> bool {
+    pub(crate) fn is_fast(&self) -> bool {
         // ORDERING(pace): Relaxed, an estimate that guards no other data.
         decide_is_fast(self.0.load(Ordering::Relaxed))
     }
 
     /// Counts one call. Two at once may lose one of them: it is an estimate.
-    pub(super) fn record(&self, took: Duration) {
+    pub(crate) fn record(&self, took: Duration) {
         // ORDERING(pace): Relaxed, as in `is_fast`.
         let word = self.0.load(Ordering::Relaxed);
         self.0.store(decide_next(word, took), Ordering::Relaxed);

@@ -11,13 +11,14 @@
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ipc_protocol::control::{Goodbye, Heartbeat, LogRecord};
-use ipc_protocol::handshake::Hello;
+use ipc_protocol::handshake::{Hello, MethodEntry};
 use ipc_transport::Cause;
 use ipc_transport::connection::{CloseReason, ConnectError, ConnectOptions, Connection, PeerEvents, connect};
 use tokio::sync::{Notify, SemaphorePermit, mpsc, oneshot, watch};
@@ -25,7 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::ladder::{Deadlines, host_closes, stop};
-use super::{Endpoint, Extension, Order, Phase};
+use super::{Callee, Code, Endpoint, Extension, Order, Phase};
 use crate::events::{EventKind, InstanceId};
 use crate::exit::{During, ExitClass, ExitReport, HostAct, ProcessEnd, classify};
 use crate::hang::{Hang, HangLimits, HangWatch, Look};
@@ -43,7 +44,7 @@ const OUTLIVES_CHANNEL_MAX: Duration = Duration::from_millis(500);
 
 /// LIMIT: how long a start keeps its place in the gate. One that takes longer waits rather than works, and must
 /// not hold up the starts of others.
-const GATE_HELD_MAX: Duration = Duration::from_millis(200);
+pub(super) const GATE_HELD_MAX: Duration = Duration::from_millis(200);
 
 /// LIMIT: how long what a dead process had sent may take to be read.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
@@ -114,6 +115,10 @@ impl PeerEvents for Events {
 impl Incarnation<'_> {
     pub(super) async fn live(mut self) -> Ended {
         let extension = Arc::clone(self.extension);
+        let program = match &extension.code {
+            Code::Program(program) => program,
+            Code::Library(source) => return self.live_loaded(source).await,
+        };
         self.phase(InstanceState::Starting);
         extension.tell(self.epoch, EventKind::Created);
         let began = Instant::now();
@@ -125,7 +130,7 @@ impl Incarnation<'_> {
             }
         };
         let queued = began.elapsed();
-        let (mut running, socket) = match self.spawn() {
+        let (mut running, socket) = match self.spawn(program) {
             Ok(started) => started,
             Err(class) => return self.never_ran(class),
         };
@@ -139,10 +144,11 @@ impl Incarnation<'_> {
         let handshake = began.elapsed() - queued - spawned;
         let ready_at = Instant::now();
         let expired = Arc::new(Notify::new());
-        let endpoint =
-            self.publish_ready(&running, &connection, &expired, StartTimes { queued, spawned, handshake });
+        let times = StartTimes { queued, spawned, handshake };
+        let (methods, pid) = (&connection.welcome().methods, running.process.program_pid());
+        let endpoint = self.publish_ready(Callee::Process(connection.clone()), methods, pid, &expired, times);
 
-        let (reason, answer) = self.serve(&mut running, &endpoint, &expired).await;
+        let (reason, answer) = self.serve(&mut running, &connection, &endpoint, &expired).await;
         // Routes wait from here on, for the next incarnation.
         let drains =
             matches!(reason, Reason::Stop { .. } | Reason::Left | Reason::Hung(_) | Reason::HostCloses);
@@ -175,11 +181,11 @@ impl Incarnation<'_> {
         ended
     }
 
-    fn phase(&self, state: InstanceState) {
+    pub(super) fn phase(&self, state: InstanceState) {
         self.extension.publish(Phase { state, epoch: self.epoch, broken: None });
     }
 
-    fn spawn(&self) -> Result<(Running, UnixStream), ExitClass> {
+    fn spawn(&self, program: &Path) -> Result<(Running, UnixStream), ExitClass> {
         let (own_end, channel) = UnixStream::pair().map_err(|error| ExitClass::LauncherFailed {
             message: format!("its channel cannot be made: {error}"),
             permanent: false,
@@ -187,7 +193,7 @@ impl Incarnation<'_> {
         })?;
         let program = Program {
             channel: Some(OwnedFd::from(channel)),
-            ..Program::of_manifest(&self.extension.manifest, &self.extension.program)
+            ..Program::of_manifest(&self.extension.manifest, program)
         };
         let mut process = spawn(&self.extension.host.launcher, program).map_err(failed_spawn)?;
         let log = Arc::new(InstanceLog::new(
@@ -252,24 +258,22 @@ impl Incarnation<'_> {
         Err((running.process.end(Duration::ZERO).await, Some(act)))
     }
 
-    fn publish_ready(
+    /// Lets everybody call. `pid`: of its process, if it has one and that is known.
+    pub(super) fn publish_ready(
         &self,
-        running: &Running,
-        connection: &Connection,
+        callee: Callee,
+        methods: &[MethodEntry],
+        pid: Option<u32>,
         expired: &Arc<Notify>,
         times: StartTimes,
     ) -> Arc<Endpoint> {
         let extension = self.extension;
-        let endpoint = Arc::new(Endpoint {
-            connection: connection.clone(),
-            epoch: self.epoch,
-            expiry: Default::default(),
-        });
+        let endpoint = Arc::new(Endpoint { callee, epoch: self.epoch, expiry: Default::default() });
         self.watch_idleness(&endpoint, expired);
         let mut memory = extension.memory.lock();
-        memory.methods.clone_from(&connection.welcome().methods);
+        memory.methods = methods.to_vec();
         (memory.last_start, memory.last_failure) = (Some(times), None);
-        memory.pid = running.process.program_pid();
+        memory.pid = pid;
         drop(memory);
         extension.open(Arc::clone(&endpoint));
         self.phase(InstanceState::Ready);
@@ -278,7 +282,7 @@ impl Incarnation<'_> {
         endpoint
     }
 
-    fn watch_idleness(&self, endpoint: &Endpoint, expired: &Arc<Notify>) {
+    pub(super) fn watch_idleness(&self, endpoint: &Endpoint, expired: &Arc<Notify>) {
         let Some(ttl) = self.extension.manifest.activation.idle_timeout else { return };
         let expired = Arc::clone(expired);
         let name = format!("extension {} {}", self.extension.name, InstanceId::new(0, self.epoch));
@@ -290,6 +294,7 @@ impl Incarnation<'_> {
     async fn serve(
         &mut self,
         running: &mut Running,
+        connection: &Connection,
         endpoint: &Arc<Endpoint>,
         expired: &Arc<Notify>,
     ) -> (Reason, Option<oneshot::Sender<()>>) {
@@ -306,13 +311,13 @@ impl Incarnation<'_> {
         let has_heart = Arc::clone(&running.has_heart);
         let launcher_pid = running.process.launcher_pid();
         let hang_limits = self.extension.host.hang_limits;
-        let mut hung = pin!(hangs(&endpoint.connection, &has_heart, hang_limits, launcher_pid));
+        let mut hung = pin!(hangs(connection, &has_heart, hang_limits, launcher_pid));
         loop {
             tokio::select! {
                 biased;
                 end = running.process.wait() => return (Reason::ProcessEnded(end), None),
                 () = &mut left => return (Reason::Left, None),
-                reason = endpoint.connection.closed() => {
+                reason = connection.closed() => {
                     return (channel_closed(running, reason).await, None);
                 }
                 () = host_closes(self.closing) => return (Reason::HostCloses, None),
@@ -327,7 +332,7 @@ impl Incarnation<'_> {
                 hang = &mut hung => return (Reason::Hung(hang), None),
                 () = expired.notified() => {
                     // A long call is use, though nobody touches anything meanwhile.
-                    if endpoint.connection.in_flight() == 0 {
+                    if connection.in_flight() == 0 {
                         return (stopping("idle"), None);
                     }
                     self.watch_idleness(endpoint, expired);
@@ -412,12 +417,12 @@ impl Incarnation<'_> {
         self.report(ExitReport { class, end, ready_for, stderr_tail }, on_request)
     }
 
-    fn never_ran(&self, class: ExitClass) -> Ended {
+    pub(super) fn never_ran(&self, class: ExitClass) -> Ended {
         let (ready_for, stderr_tail) = (Duration::ZERO, String::new());
         self.report(ExitReport { class, end: ProcessEnd::Unknown, ready_for, stderr_tail }, false)
     }
 
-    fn report(&self, report: ExitReport, on_request: bool) -> Ended {
+    pub(super) fn report(&self, report: ExitReport, on_request: bool) -> Ended {
         let report = Arc::new(report);
         let (instance, at) = (InstanceId::new(0, self.epoch), self.extension.host.since_began());
         self.extension.remember_end(PastEnd { instance, at, report: Arc::clone(&report) });
@@ -492,7 +497,7 @@ fn failed_start(error: &ConnectError) -> Option<HostAct> {
     }
 }
 
-fn cause_of(report: &ExitReport) -> Cause {
+pub(super) fn cause_of(report: &ExitReport) -> Cause {
     match &report.class {
         ExitClass::Hang { what } => Cause::Hung(what.clone()),
         ExitClass::ProtocolViolation { what } => Cause::ProtocolViolation(what.clone()),

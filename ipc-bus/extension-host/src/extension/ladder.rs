@@ -22,9 +22,9 @@ use crate::supervised::Supervised;
 /// When each step is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deadlines {
-    drain: Instant,
+    pub(super) drain: Instant,
     goodbye: Instant,
-    terminate: Instant,
+    pub(super) terminate: Instant,
 }
 
 impl Deadlines {
@@ -56,6 +56,24 @@ pub(super) async fn host_closes(closing: &mut watch::Receiver<Option<Deadlines>>
     let _ = closing.wait_for(Option::is_some).await;
 }
 
+/// Waits until a step of `deadlines` is over; the host's own, if it stops as a whole meanwhile, make that earlier.
+pub(super) fn passes(
+    deadlines: Deadlines,
+    closing: &watch::Receiver<Option<Deadlines>>,
+    pick: fn(Deadlines) -> Instant,
+) -> impl Future<Output = ()> + use<> {
+    let mut closing = closing.clone();
+    async move {
+        loop {
+            let until = pick(deadlines.earlier(*closing.borrow_and_update()));
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                changed = closing.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+}
+
 /// How a stop went.
 pub(crate) struct Stopped {
     pub(crate) end: ProcessEnd,
@@ -72,18 +90,7 @@ pub(crate) async fn stop(
     closing: &mut watch::Receiver<Option<Deadlines>>,
 ) -> Stopped {
     connection.drain();
-    let step = |pick: fn(Deadlines) -> Instant| {
-        let mut closing = closing.clone();
-        async move {
-            loop {
-                let until = pick(deadlines.earlier(*closing.borrow_and_update()));
-                tokio::select! {
-                    () = tokio::time::sleep_until(until) => return,
-                    changed = closing.changed() => if changed.is_err() { return },
-                }
-            }
-        }
-    };
+    let step = |pick| passes(deadlines, closing, pick);
     tokio::select! {
         biased;
         end = process.wait() => return Stopped { end, forced: false },

@@ -3,8 +3,10 @@
 //! INVARIANT: only the supervisor changes the phase and the endpoint. Everybody else reads, asks for a start
 //! by waiting, or sends an order.
 
+mod callee;
 mod incarnation;
 mod ladder;
+mod loaded;
 mod queue;
 mod supervisor;
 
@@ -17,7 +19,7 @@ use arc_swap::ArcSwapOption;
 use ipc_protocol::handshake::MethodEntry;
 use ipc_protocol::limits::QUEUED_BYTES_DEFAULT;
 use ipc_transport::CallError;
-use ipc_transport::connection::{Connection, ConnectionStatistics};
+use ipc_transport::connection::ConnectionStatistics;
 use parking_lot::Mutex;
 use pit_core::ring::EventRing;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
@@ -28,11 +30,13 @@ use crate::exit::ExitReport;
 use crate::expiry::{Expiry, ExpiryHandle};
 use crate::hang::HangLimits;
 use crate::host::StopTimes;
+use crate::in_process::{Library, LibrarySource};
 use crate::logs::{DropCounter, LogSink};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Tier};
 use crate::snapshot::{ExtensionSnapshot, InstanceState, PAST_ENDS_MAX, PastEnd, StartTimes};
 use crate::supervised::LauncherProgram;
 
+pub(crate) use callee::Callee;
 pub(crate) use ladder::Deadlines;
 use queue::Queue;
 pub(crate) use queue::{Arguments, Outgoing, Place, Sent, Waiting};
@@ -76,7 +80,7 @@ impl HostShared {
 
 /// Where calls go while an incarnation is ready.
 pub(crate) struct Endpoint {
-    pub(crate) connection: Connection,
+    pub(crate) callee: Callee,
     pub(crate) epoch: u32,
     /// Replaced when it expired and the instance turned out to be in use.
     pub(crate) expiry: ArcSwapOption<Box<dyn ExpiryHandle>>,
@@ -137,10 +141,29 @@ struct Memory {
     methods: Vec<MethodEntry>,
 }
 
+/// What an extension is made of: what runs where is for whoever registers it to say, and not for its manifest.
+pub(crate) enum Code {
+    /// A process of its own.
+    Program(PathBuf),
+    /// Code in this process.
+    Library(LibrarySource),
+}
+
+impl Code {
+    const fn tier(&self) -> Tier {
+        match self {
+            Self::Program(_) => Tier::Process,
+            Self::Library(_) => Tier::InProcess,
+        }
+    }
+}
+
 pub(crate) struct Extension {
     pub(crate) name: Arc<str>,
     pub(crate) manifest: Manifest,
-    pub(crate) program: PathBuf,
+    pub(crate) code: Code,
+    /// What [`Code::Library`] names, once it is loaded: it stays for all incarnations.
+    library: Mutex<Option<Library>>,
     pub(crate) host: Arc<HostShared>,
     pub(crate) endpoint: ArcSwapOption<Endpoint>,
     phase: watch::Sender<Phase>,
@@ -158,7 +181,7 @@ pub(crate) struct Extension {
 impl Extension {
     pub(crate) fn new(
         manifest: Manifest,
-        program: PathBuf,
+        code: Code,
         host: Arc<HostShared>,
     ) -> (Arc<Self>, mpsc::Receiver<Order>) {
         let (orders, received) = mpsc::channel(ORDERS_MAX);
@@ -166,7 +189,8 @@ impl Extension {
         let extension = Arc::new(Self {
             name: manifest.name.as_str().into(),
             manifest,
-            program,
+            code,
+            library: Mutex::new(None),
             host,
             endpoint: ArcSwapOption::empty(),
             phase: watch::Sender::new(phase),
@@ -265,13 +289,14 @@ impl Extension {
     pub(crate) fn snapshot(&self) -> ExtensionSnapshot {
         let phase = self.phase.borrow().clone();
         let endpoint = self.endpoint.load_full();
-        let connection = endpoint.as_ref().map(|endpoint| endpoint.connection.statistics());
-        let oldest = endpoint.and_then(|endpoint| endpoint.connection.oldest_unanswered());
+        let connection = endpoint.as_ref().map(|endpoint| endpoint.callee.statistics());
+        let oldest = endpoint.and_then(|endpoint| endpoint.callee.oldest_unanswered());
         let memory = self.memory.lock();
         let totals = connection.unwrap_or_default().with_earlier(&memory.past);
         ExtensionSnapshot {
             name: self.name.as_ref().to_owned(),
             version: self.manifest.version.to_string(),
+            tier: self.code.tier(),
             state: phase.state,
             instance: InstanceId::new(0, phase.epoch),
             pid: memory.pid,

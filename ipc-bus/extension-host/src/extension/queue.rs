@@ -17,15 +17,14 @@ use std::time::Instant;
 
 use ipc_protocol::Codec;
 use ipc_protocol::limits::IN_FLIGHT_CALLS_MAX;
-use ipc_transport::connection::Connection;
 use ipc_transport::payload::encode_slot;
 use ipc_transport::{
-    CallError, Caller, EncodeError, Encoded, OnOverload, Payload, ProgressSink, Reply, Request, TypedSlot,
+    CallError, EncodeError, Encoded, OnOverload, Payload, ProgressSink, Reply, Request, TypedSlot,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{Endpoint, Extension};
+use super::{Callee, Endpoint, Extension};
 
 /// LIMIT: calls that wait for one extension's start; further ones are rejected.
 const TICKETS_MAX: usize = IN_FLIGHT_CALLS_MAX as usize;
@@ -65,11 +64,14 @@ impl Arguments {
         endpoint: Option<&Endpoint>,
     ) -> Result<Self, EncodeError> {
         let schema_hash = payload.schema_hash();
-        let endpoint = endpoint.filter(|endpoint| endpoint.connection.is_fast(method, schema_hash));
-        match (payload, endpoint) {
-            (Payload::Typed(slot), Some(endpoint)) => {
+        let connection = endpoint.and_then(|endpoint| match &endpoint.callee {
+            Callee::Process(connection) if connection.is_fast(method, schema_hash) => Some(connection),
+            Callee::Process(_) | Callee::InProcess(_) => None,
+        });
+        match (payload, connection) {
+            (Payload::Typed(slot), Some(connection)) => {
                 let mut bytes = Vec::with_capacity(64);
-                let codec = encode_slot(slot, true, endpoint.connection.message_bytes_max(), &mut bytes)?;
+                let codec = encode_slot(slot, true, connection.message_bytes_max(), &mut bytes)?;
                 let value = if codec == Codec::Wincode { slot.detach() } else { None };
                 let value = value.map(|value| Arc::new(Mutex::new(value)));
                 Ok(Self { encoded: Encoded { codec, bytes: bytes.into() }, value, schema_hash })
@@ -83,10 +85,10 @@ impl Arguments {
         self.encoded.bytes.len() as u64 * if self.value.is_some() { 2 } else { 1 }
     }
 
-    /// In a codec that `connection` takes.
-    fn for_connection(&self, method: &str, connection: &Connection) -> Result<Encoded, EncodeError> {
+    /// In a codec that `callee` takes.
+    fn for_callee(&self, method: &str, callee: &Callee) -> Result<Encoded, EncodeError> {
         match &self.value {
-            Some(value) if !connection.is_fast(method, self.schema_hash) => {
+            Some(value) if !callee.is_fast(method, self.schema_hash) => {
                 Payload::Typed(&mut **value.lock()).into_encoded()
             }
             Some(_) | None => Ok(self.encoded.clone()),
@@ -97,11 +99,11 @@ impl Arguments {
 impl Outgoing {
     pub(crate) fn send(&self, endpoint: &Endpoint) -> Reply {
         endpoint.touch();
-        let arguments = match self.arguments.for_connection(&self.method, &endpoint.connection) {
+        let arguments = match self.arguments.for_callee(&self.method, &endpoint.callee) {
             Ok(arguments) => arguments,
             Err(error) => return Reply::ready(Err(error.into())),
         };
-        endpoint.connection.call(Request {
+        endpoint.callee.call(Request {
             method: &self.method,
             payload: Payload::Encoded(arguments),
             deadline: self.deadline,
@@ -271,7 +273,7 @@ mod tests {
         });
         let options = ConnectOptions::new(Hello::new("test", 1, 2));
         let connection = connect(socket, options, Arc::new(())).await.expect("the peer is good");
-        Endpoint { connection, epoch: 1, expiry: arc_swap::ArcSwapOption::empty() }
+        Endpoint { callee: Callee::Process(connection), epoch: 1, expiry: arc_swap::ArcSwapOption::empty() }
     }
 
     #[tokio::test]
@@ -282,7 +284,7 @@ mod tests {
             Arguments::new(Payload::Typed(&mut text), "echo", Some(&takes)).expect("it is encoded");
         assert_eq!(arguments.bytes_count(), 2);
         let codec = |endpoint: &Endpoint| {
-            let encoded = arguments.for_connection("echo", &endpoint.connection).expect("it is encoded");
+            let encoded = arguments.for_callee("echo", &endpoint.callee).expect("it is encoded");
             (encoded.codec, encoded.bytes.to_vec())
         };
         for _ in 0..2 {

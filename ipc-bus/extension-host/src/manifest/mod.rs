@@ -78,6 +78,36 @@ pub enum Tier {
     InProcess,
 }
 
+impl Tier {
+    /// The tier as manifests write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::InProcess => "in-process",
+        }
+    }
+}
+
+impl Manifest {
+    /// What the manifest asks for that a process of its own would have, and that nothing can give within the
+    /// conductor's: keys, as they are written.
+    #[must_use]
+    pub fn unenforced_in_process(&self) -> Vec<&'static str> {
+        let asked = [
+            ("run.command (its arguments)", self.run.command.len() > 1),
+            ("run.environment", !self.run.environment.is_empty()),
+            ("run.nice", self.run.nice > 0),
+            ("limits.open-files", self.limits.open_files_max.is_some()),
+            (
+                "permissions.environment (the whole environment can be read)",
+                !self.permissions.environment.is_empty(),
+            ),
+        ];
+        asked.into_iter().filter_map(|(key, is_asked)| is_asked.then_some(key)).collect()
+    }
+}
+
 /// `[run]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {

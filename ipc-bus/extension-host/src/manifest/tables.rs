@@ -37,7 +37,8 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Manifest, Diagnostics> {
     });
     let tier = root.choice("tier", &[("process", Tier::Process), ("in-process", Tier::InProcess)]);
     if tier == Some(Tier::InProcess) {
-        source.not_enforced(root.span("tier"), "tier = \"in-process\"");
+        let text = "`tier = \"in-process\"` is a wish: it is obeyed where the conductor's `in-process` names the extension";
+        source.report(Severity::Note, root.span("tier"), text, None);
     }
     let run =
         required(&source, &root, "run", "what to run is required: [run] command = [\"program\"]", |root| {

@@ -10,6 +10,10 @@ pub(crate) struct Programs {
     pub(crate) hostile: PathBuf,
     pub(crate) small_host: PathBuf,
     pub(crate) points: PathBuf,
+    /// The example `loaded`, a library.
+    pub(crate) loaded: PathBuf,
+    /// `echo` as a library.
+    pub(crate) echo: PathBuf,
 }
 
 pub(crate) fn programs() -> &'static Programs {
@@ -26,9 +30,15 @@ pub(crate) fn programs() -> &'static Programs {
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
-        cargo.args(["--package=hostile", "--package=extension-launcher", "--package=extension-host"]);
-        cargo.args(["--package=extension-sdk", "--features=extension-sdk/fast"]);
-        cargo.args(["--bins", "--examples"]).stdin(Stdio::null());
+        cargo.args([
+            "--package=hostile",
+            "--package=extension-launcher",
+            "--package=extension-host",
+            "--package=echo",
+            "--package=extension-sdk",
+            "--features=extension-sdk/fast",
+        ]);
+        cargo.args(["--lib", "--bins", "--examples"]).stdin(Stdio::null());
         let status = cargo.status().expect("cargo runs");
         let built = |path: &str| {
             let path = profile.join(path);
@@ -40,6 +50,8 @@ pub(crate) fn programs() -> &'static Programs {
             hostile: built("hostile")?,
             small_host: built("examples/small-host")?,
             points: built("examples/points")?,
+            loaded: built("examples/libloaded.so")?,
+            echo: built("libecho.so")?,
         })
     });
     built.as_ref().unwrap_or_else(|error| panic!("{error}"))
