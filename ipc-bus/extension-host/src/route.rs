@@ -84,7 +84,7 @@ impl Caller for Route {
             let reply = instance.call_lent(&mut request);
             return self.follow_in_process(request, Sent { reply, epoch: endpoint.epoch });
         }
-        let Request { method, payload, deadline, on_overload, retry_log, progress } = request;
+        let Request { method, payload, deadline, made_at, on_overload, retry_log, progress } = request;
         // Encoded here, once, whether or not the call turns out to be made again: the typed value is only lent.
         let arguments = match Arguments::new(payload, method, endpoint.as_deref()) {
             Ok(arguments) => arguments,
@@ -94,7 +94,7 @@ impl Caller for Route {
         let is_kept = self.extension.keep(outgoing.arguments.bytes_count());
         // Sent or queued before this returns, so that calls of one caller stay in order.
         if let Some(endpoint) = endpoint.as_ref() {
-            let reply = outgoing.send(endpoint);
+            let reply = outgoing.send(endpoint, made_at);
             if !is_kept {
                 // Made once: the connection has a bound of its own.
                 return reply;
@@ -128,7 +128,7 @@ impl Route {
         if is_over {
             return sent.reply;
         }
-        let Request { method, payload, deadline, on_overload, retry_log, progress } = request;
+        let Request { method, payload, deadline, on_overload, retry_log, progress, .. } = request;
         // Encoded already, for the library: it could be, or the call would be over.
         let arguments = match Arguments::new(payload, method, None) {
             Ok(arguments) => arguments,

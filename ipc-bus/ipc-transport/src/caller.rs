@@ -46,6 +46,8 @@ pub struct Request<'a> {
     pub payload: Payload<'a>,
     /// When the caller stops waiting. Every call has a deadline.
     pub deadline: Instant,
+    /// The time as it was read for the deadline: whoever sends the request soon need not read it again.
+    pub made_at: Instant,
     /// What to do while the extension has too much to do.
     pub on_overload: OnOverload,
     /// Where retries by the host are written down, if anybody wants to know.
@@ -63,6 +65,7 @@ impl<'a> Request<'a> {
             method,
             payload,
             deadline: now.checked_add(timeout).unwrap_or_else(|| now + TIMEOUT_MAX),
+            made_at: now,
             on_overload: OnOverload::Wait,
             retry_log: None,
             progress: None,

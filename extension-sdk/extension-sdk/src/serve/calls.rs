@@ -2,6 +2,7 @@
 //! is over.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,27 @@ use crate::context::CallState;
 /// are decoded.
 const WITH_DESCRIPTORS_MAX: usize = 1024;
 
+/// Spreads ids, which the host chooses: nobody else could choose them badly on purpose.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // Fibonacci hashing: the multiplier is 2^64 over the golden ratio (Knuth, The Art of Computer Programming 3, 6.4).
+        self.0 = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+}
+
 /// Calls by id.
 pub(super) struct Calls {
     limit: usize,
@@ -23,7 +45,7 @@ pub(super) struct Calls {
 
 #[derive(Default)]
 struct State {
-    running: HashMap<u64, Arc<CallState>>,
+    running: HashMap<u64, Arc<CallState>, BuildHasherDefault<IdHasher>>,
     /// Calls to come that have descriptors, which nobody takes here.
     with_descriptors: VecDeque<u64>,
     is_draining: bool,

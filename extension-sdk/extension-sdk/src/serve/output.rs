@@ -260,19 +260,26 @@ impl Output {
     /// Writes what is queued, unless somebody is writing: then that one does. Blocks while the host does not
     /// read.
     pub(super) fn flush(&self) {
+        if !self.flush_at_once() {
+            let queue = self.queue.lock();
+            if !queue.is_writing && !queue.pending.bytes.is_empty() {
+                drop(self.write_queued(queue));
+            }
+        }
+    }
+
+    /// Writes what is queued if that takes no waiting and no system call. Returns whether nothing is left to do.
+    pub(super) fn flush_at_once(&self) -> bool {
         let mut queue = self.queue.lock();
         if queue.is_writing || queue.pending.bytes.is_empty() {
-            return;
+            return true;
         }
-        match queue.write_to_ring() {
-            Some(must_wake) => {
-                drop(queue);
-                if must_wake {
-                    self.ring_the_bell();
-                }
-            }
-            None => drop(self.write_queued(queue)),
+        let Some(must_wake) = queue.write_to_ring() else { return false };
+        drop(queue);
+        if must_wake {
+            self.ring_the_bell();
         }
+        true
     }
 
     /// As [`Self::flush`], and returns only when everything is written, by whomever.

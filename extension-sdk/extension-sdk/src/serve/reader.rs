@@ -146,6 +146,9 @@ fn fill(server: &Server) -> Result<usize, Violation> {
 
 /// Writes what is queued; the host may be slow to read, so the role may be gone afterwards.
 fn write(server: &Server) -> Held {
+    if server.output.flush_at_once() {
+        return Held::Yes;
+    }
     let away = server.role.leave(NO_METHOD);
     server.output.flush();
     held(server, away)

@@ -288,7 +288,11 @@ impl Extension {
 
     pub(crate) fn snapshot(&self) -> ExtensionSnapshot {
         let phase = self.phase.borrow().clone();
-        let endpoint = self.endpoint.load_full();
+        // Under the lock, so that nobody who has an answer already, of a call that waited, misses it here.
+        let endpoint = {
+            let _queue = self.queue.lock();
+            self.endpoint.load_full()
+        };
         let connection = endpoint.as_ref().map(|endpoint| endpoint.callee.statistics());
         let oldest = endpoint.and_then(|endpoint| endpoint.callee.oldest_unanswered());
         let memory = self.memory.lock();

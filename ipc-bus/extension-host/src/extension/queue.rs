@@ -97,7 +97,8 @@ impl Arguments {
 }
 
 impl Outgoing {
-    pub(crate) fn send(&self, endpoint: &Endpoint) -> Reply {
+    /// `now` has just been read.
+    pub(crate) fn send(&self, endpoint: &Endpoint, now: Instant) -> Reply {
         endpoint.touch();
         let arguments = match self.arguments.for_callee(&self.method, &endpoint.callee) {
             Ok(arguments) => arguments,
@@ -107,6 +108,7 @@ impl Outgoing {
             method: &self.method,
             payload: Payload::Encoded(arguments),
             deadline: self.deadline,
+            made_at: now,
             on_overload: self.on_overload,
             retry_log: None,
             progress: self.progress.clone(),
@@ -162,7 +164,10 @@ impl Extension {
         // Published under the lock: if it is not there now, its queue is still to be sent.
         if let Some(endpoint) = self.endpoint.load_full().filter(|endpoint| endpoint.epoch > epoch) {
             drop(queue);
-            return Ok(Place::Sent(Sent { reply: call.send(&endpoint), epoch: endpoint.epoch }));
+            return Ok(Place::Sent(Sent {
+                reply: call.send(&endpoint, Instant::now()),
+                epoch: endpoint.epoch,
+            }));
         }
         if queue.tickets.len() >= queue.prune_at.min(TICKETS_MAX) {
             queue.prune();
@@ -198,12 +203,13 @@ impl Extension {
     pub(super) fn open(&self, endpoint: Arc<Endpoint>) {
         // Dropped after the lock: with a caller who goes just now goes his progress sink, which is foreign code.
         let mut done = Vec::new();
+        let now = Instant::now();
         let mut queue = self.queue.lock();
         for Ticket { call, sent } in queue.tickets.drain(..) {
             let Some(call) = call.upgrade() else { continue };
             // Given back when the caller went just now: dropping the reply cancels the call.
             let given_back = (!sent.is_closed())
-                .then(|| sent.send(Sent { reply: call.send(&endpoint), epoch: endpoint.epoch }).err());
+                .then(|| sent.send(Sent { reply: call.send(&endpoint, now), epoch: endpoint.epoch }).err());
             done.push((call, given_back));
         }
         self.endpoint.store(Some(endpoint));

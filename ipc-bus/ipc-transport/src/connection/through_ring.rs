@@ -60,8 +60,9 @@ struct Reading {
     wake: Vec<Waker>,
     /// Of callers who read themselves.
     patience: Patience,
-    /// Who read last: one who comes back is alone, and may poll without holding up others.
-    last: Waker,
+    /// Who read last, by the address of what his waker wakes: one who comes back is alone, and may poll without
+    /// holding up others. (Whole wakers cannot be compared: a clone may have another copy of the table.)
+    last: usize,
     /// Whether the reader task has its turn soon.
     is_task_awake: bool,
     /// Since when nobody looks, while answers are owed.
@@ -88,7 +89,7 @@ impl ThroughRing {
             heard: Heard::new(Instant::now()),
             wake: Vec::new(),
             patience: Patience::new(latency),
-            last: Waker::noop().clone(),
+            last: 0,
             is_task_awake: true,
             slept_at: None,
         };
@@ -127,8 +128,8 @@ impl ThroughRing {
 }
 
 impl Reading {
-    /// Takes everything out of the ring and acts on it. Returns whether there was something.
-    fn drain(&mut self, shared: &Shared) -> Result<bool, Violation> {
+    /// Takes everything out of the ring and acts on it. Returns how many bytes it was, for the statistics.
+    fn drain(&mut self, shared: &Shared) -> Result<u64, Violation> {
         let mut bytes = 0;
         let mut must_wake = false;
         // The ring is bounded, but whoever fills it while it is read must not hold up others for ever.
@@ -153,10 +154,7 @@ impl Reading {
         if must_wake {
             shared.ring_the_bell();
         }
-        if bytes > 0 {
-            shared.state.lock().statistics_mut().bytes_read += bytes;
-        }
-        Ok(bytes > 0)
+        Ok(bytes)
     }
 }
 
@@ -186,11 +184,9 @@ impl Shared {
             return self.state.lock().poll(id, cx.waker());
         };
         reading.ring.wake();
-        let is_alone = reading.last.will_wake(cx.waker());
-        if !is_alone {
-            reading.last = cx.waker().clone();
-        }
-        let mut outcome = None;
+        let this = cx.waker().data().addr();
+        let is_alone = reading.last == this;
+        reading.last = this;
         for _ in 0..DRAINS_PER_POLL {
             let Reading { patience, ring, .. } = &mut *reading;
             let has_come = if is_alone {
@@ -202,32 +198,33 @@ impl Shared {
                 break;
             }
             match reading.drain(self) {
-                Ok(true) => {}
                 // After a violation nothing is taken any more.
-                Ok(false) => break,
+                Ok(0) => break,
+                Ok(bytes) => {
+                    let mut state = self.state.lock();
+                    state.statistics_mut().bytes_read += bytes;
+                    if let Some(result) = state.take_outcome(id) {
+                        let others_wait = state.in_flight() > 0;
+                        drop(state);
+                        through.hand_over(reading, others_wait);
+                        return Poll::Ready(result);
+                    }
+                }
                 Err(violation) => {
                     through.fail(violation);
                     break;
                 }
             }
-            outcome = self.state.lock().take_outcome(id);
-            if outcome.is_some() || !is_alone {
+            if !is_alone {
                 break;
             }
         }
-        let mut state = self.state.lock();
-        let poll = match outcome {
-            Some(result) => Poll::Ready(result),
-            None => state.poll(id, cx.waker()),
-        };
-        let in_flight = state.in_flight();
-        drop(state);
+        let poll = self.state.lock().poll(id, cx.waker());
         // One who waits alone and in vain has looked for as long as it pays.
-        let keeps_looking = in_flight > 0 && (poll.is_ready() || !is_alone);
-        if in_flight > 0 && !keeps_looking && !reading.is_task_awake {
+        if is_alone && !reading.is_task_awake {
             reading.slept_at = Some(Instant::now());
         }
-        through.hand_over(reading, keeps_looking);
+        through.hand_over(reading, !is_alone);
         poll
     }
 }
@@ -256,8 +253,8 @@ impl RingTask {
                 let mut reading = through.reading.lock();
                 loop {
                     match reading.drain(&shared) {
-                        Ok(true) => {}
-                        Ok(false) => break,
+                        Ok(0) => break,
+                        Ok(bytes) => shared.state.lock().statistics_mut().bytes_read += bytes,
                         Err(violation) => return violated(&violation),
                     }
                 }
@@ -272,15 +269,17 @@ impl RingTask {
         reading.is_task_awake = true;
         reading.ring.wake();
         loop {
-            let had_some = match reading.drain(&shared) {
-                Ok(had_some) => had_some,
+            let bytes = match reading.drain(&shared) {
+                Ok(bytes) => bytes,
                 Err(violation) => return violated(&violation),
             };
+            let had_some = bytes > 0;
             if had_some && let Some(slept_at) = reading.slept_at.take() {
                 reading.patience.slept(slept_at.elapsed());
             }
             // Room may have come for what waits to be sent, too.
-            let state = shared.state.lock();
+            let mut state = shared.state.lock();
+            state.statistics_mut().bytes_read += bytes;
             let in_flight = state.in_flight();
             shared.finish(state, &mut Vec::new());
             if self.stays_awake(through, had_some, in_flight) {
