@@ -20,7 +20,7 @@ use std::time::Instant;
 use crate::extension::{Arguments, Broken, Callee, Extension, Outgoing, Place, Sent, Waiting};
 use crate::snapshot::InstanceState;
 use ipc_protocol::FaultCode;
-use ipc_transport::{CallError, CallResult, Caller, Cause, Reply, Request, RetryLog};
+use ipc_transport::{CallError, CallResult, Caller, Cause, Follow, Reply, Request, RetryLog};
 
 /// LIMIT: attempts of one call, the first included.
 const CALL_ATTEMPTS_MAX: u32 = 4;
@@ -51,6 +51,18 @@ struct Call {
     extension: Arc<Extension>,
     outgoing: Outgoing,
     retry_log: Option<Arc<RetryLog>>,
+    /// The incarnation that it was sent to last.
+    epoch: u32,
+}
+
+impl Follow for Call {
+    fn failed(self: Box<Self>, error: CallError) -> Result<Reply, CallError> {
+        if !self.concerns_the_incarnation(&error, self.epoch) {
+            return Err(error);
+        }
+        let epoch = self.epoch;
+        Ok(Reply::from_future(self.again(error, epoch)))
+    }
 }
 
 impl Drop for Call {
@@ -99,13 +111,13 @@ impl Caller for Route {
                 // Made once: the connection has a bound of its own.
                 return reply;
             }
-            let call = Call { extension: Arc::clone(&self.extension), outgoing, retry_log };
+            let call = Call { extension: Arc::clone(&self.extension), outgoing, retry_log, epoch: 0 };
             return call.follow(Sent { reply, epoch: endpoint.epoch });
         }
         if !is_kept {
             return Reply::ready(Err(self.extension.keeps_enough()));
         }
-        let call = Call { extension: Arc::clone(&self.extension), outgoing, retry_log };
+        let call = Call { extension: Arc::clone(&self.extension), outgoing, retry_log, epoch: 0 };
         match self.extension.send_or_wait(&call.outgoing, 0) {
             Ok(Place::Sent(sent)) => call.follow(sent),
             Ok(Place::Waits(waiting)) => Reply::from_future(call.begin(waiting)),
@@ -139,7 +151,7 @@ impl Route {
             return sent.reply;
         }
         let outgoing = Outgoing { method: method.into(), arguments, deadline, on_overload, progress };
-        Call { extension: Arc::clone(&self.extension), outgoing, retry_log }.follow(sent)
+        Call { extension: Arc::clone(&self.extension), outgoing, retry_log, epoch: 0 }.follow(sent)
     }
 }
 
@@ -156,21 +168,9 @@ fn concerns_the_incarnation(extension: &Extension, error: &CallError, epoch: u32
 
 impl Call {
     /// A call that was sent. One that is over already keeps nothing, whether or not anybody looks at its reply.
-    fn follow(self, Sent { mut reply, epoch }: Sent) -> Reply {
-        match reply.take_result() {
-            Some(Err(error)) if self.concerns_the_incarnation(&error, epoch) => {
-                Reply::from_future(self.again(error, epoch))
-            }
-            Some(result) => Reply::ready(result),
-            None => Reply::from_future(async move {
-                match reply.await {
-                    Err(error) if self.concerns_the_incarnation(&error, epoch) => {
-                        Box::pin(self.again(error, epoch)).await
-                    }
-                    result => result,
-                }
-            }),
-        }
+    fn follow(mut self, Sent { reply, epoch }: Sent) -> Reply {
+        self.epoch = epoch;
+        reply.followed_by(Box::new(self))
     }
 
     /// The first attempt, where nothing was running.
@@ -201,7 +201,7 @@ impl Call {
             if let Some(log) = &self.retry_log {
                 log.record(cause.clone());
             }
-            self.extension.tell_retry(sent.epoch, &self.outgoing.method, &cause);
+            self.extension.tell_retry(sent.epoch, self.outgoing.method.as_str(), &cause);
             epoch = sent.epoch;
             match sent.reply.await {
                 Err(next) if self.concerns_the_incarnation(&next, epoch) => error = next,
@@ -222,7 +222,7 @@ impl Call {
             // It was refused, so that it did not run.
             CallError::Fault(fault) => Some(Cause::Closed(fault.message.clone())),
             CallError::Unknown(cause) => {
-                self.extension.is_idempotent(&self.outgoing.method).then(|| cause.clone())
+                self.extension.is_idempotent(self.outgoing.method.as_str()).then(|| cause.clone())
             }
             _ => None,
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ipc_protocol::control::Progress;
 use parking_lot::Mutex;
 
-use crate::outcome::{CallResult, Cause};
+use crate::outcome::{CallError, CallResult, Cause};
 use crate::payload::Payload;
 
 /// Calls methods of one extension: the router's route, a socket connection, a loaded library.
@@ -209,12 +209,22 @@ impl std::fmt::Debug for ProgressSink {
 #[must_use = "dropping a reply cancels the call"]
 pub struct Reply(ReplyForm);
 
+/// What becomes of a call that failed where it was sent.
+pub trait Follow: Send {
+    /// The call ended with `error`: that is its outcome, or it is made again.
+    ///
+    /// # Errors
+    ///
+    /// The outcome.
+    fn failed(self: Box<Self>, error: CallError) -> Result<Reply, CallError>;
+}
+
 enum ReplyForm {
     Ready(Option<CallResult>),
     Boxed(Pin<Box<dyn Future<Output = CallResult> + Send>>),
     /// A connection's own form, which needs no allocation.
     #[cfg(feature = "tokio")]
-    InFlight(crate::connection::InFlightReply),
+    InFlight(crate::connection::InFlightReply, Option<Box<dyn Follow>>),
 }
 
 impl std::fmt::Debug for Reply {
@@ -223,7 +233,7 @@ impl std::fmt::Debug for Reply {
             ReplyForm::Ready(_) => "Reply(ready)",
             ReplyForm::Boxed(_) => "Reply(in flight)",
             #[cfg(feature = "tokio")]
-            ReplyForm::InFlight(_) => "Reply(in flight)",
+            ReplyForm::InFlight(..) => "Reply(in flight)",
         })
     }
 }
@@ -236,7 +246,7 @@ impl Reply {
 
     #[cfg(feature = "tokio")]
     pub(crate) fn in_flight(reply: crate::connection::InFlightReply) -> Self {
-        Self(ReplyForm::InFlight(reply))
+        Self(ReplyForm::InFlight(reply, None))
     }
 
     /// Takes the outcome, if it is here already because the call ended before it was sent, or at once. Such a
@@ -245,6 +255,27 @@ impl Reply {
         match &mut self.0 {
             ReplyForm::Ready(result) => result.take(),
             _ => None,
+        }
+    }
+
+    /// The same call, which `follow` is asked about if it fails. Free for a call that does not.
+    pub fn followed_by(self, follow: Box<dyn Follow>) -> Self {
+        match self.0 {
+            ReplyForm::Ready(Some(Err(error))) => {
+                follow.failed(error).unwrap_or_else(|error| Self::ready(Err(error)))
+            }
+            ReplyForm::Ready(result) => Self(ReplyForm::Ready(result)),
+            #[cfg(feature = "tokio")]
+            ReplyForm::InFlight(reply, None) => Self(ReplyForm::InFlight(reply, Some(follow))),
+            form => Self::from_future(async move {
+                match Self(form).await {
+                    Err(error) => match follow.failed(error) {
+                        Ok(reply) => reply.await,
+                        Err(error) => Err(error),
+                    },
+                    result => result,
+                }
+            }),
         }
     }
 
@@ -268,7 +299,19 @@ impl Future for Reply {
             },
             ReplyForm::Boxed(future) => future.as_mut().poll(cx),
             #[cfg(feature = "tokio")]
-            ReplyForm::InFlight(reply) => Pin::new(reply).poll(cx),
+            ReplyForm::InFlight(reply, follow) => {
+                let result = std::task::ready!(Pin::new(reply).poll(cx));
+                match (result, follow.take()) {
+                    (Err(error), Some(follow)) => match follow.failed(error) {
+                        Ok(again) => {
+                            *self = again;
+                            self.poll(cx)
+                        }
+                        Err(error) => Poll::Ready(Err(error)),
+                    },
+                    (result, _) => Poll::Ready(result),
+                }
+            }
         }
     }
 }

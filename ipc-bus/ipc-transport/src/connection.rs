@@ -520,6 +520,11 @@ impl Caller for Connection {
                 Codec::None => Err(not_agreed(encoded.codec)),
                 codec => begin(codec, QueuedBody::Shared(&encoded.bytes)),
             },
+            Payload::Borrowed { codec: codec @ Codec::None, .. } => Err(not_agreed(codec)),
+            Payload::Borrowed { codec: codec @ Codec::Wincode, .. } if !shared.has_wincode => {
+                Err(not_agreed(codec))
+            }
+            Payload::Borrowed { codec, bytes } => begin(codec, QueuedBody::Borrowed(bytes)),
             Payload::Typed(slot) => {
                 // Encoded outside the lock: `Serialize` is foreign code. Taken, not borrowed: it may call too.
                 let mut scratch = SCRATCH.take();

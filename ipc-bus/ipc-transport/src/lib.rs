@@ -37,6 +37,6 @@ mod outgoing;
 #[cfg(feature = "tokio")]
 pub mod connection;
 
-pub use caller::{Caller, OnOverload, ProgressSink, Reply, Request, RetryLog};
+pub use caller::{Caller, Follow, OnOverload, ProgressSink, Reply, Request, RetryLog};
 pub use outcome::{Answer, CallError, CallResult, Cause};
 pub use payload::{DecodeError, EncodeError, Encoded, Fingerprint, Message, NotFast, Payload, TypedSlot};

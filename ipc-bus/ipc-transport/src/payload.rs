@@ -185,6 +185,13 @@ impl<T: Message> TypedSlot for Option<T> {
 pub enum Payload<'a> {
     /// Encoded bytes.
     Encoded(Encoded),
+    /// Encoded bytes that are lent until [`crate::Caller::call`] returns, and so are copied if they are kept.
+    Borrowed {
+        /// How they are encoded.
+        codec: Codec,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
     /// A typed value, lent until [`crate::Caller::call`] returns.
     Typed(&'a mut dyn TypedSlot),
 }
@@ -193,6 +200,9 @@ impl std::fmt::Debug for Payload<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Encoded(encoded) => f.debug_tuple("Encoded").field(encoded).finish(),
+            Self::Borrowed { codec, bytes } => {
+                f.debug_struct("Borrowed").field("codec", codec).field("length", &bytes.len()).finish()
+            }
             Self::Typed(slot) => f.debug_tuple("Typed").field(&slot.fingerprint()).finish(),
         }
     }
@@ -216,6 +226,7 @@ impl Payload<'_> {
     pub fn into_encoded_for(self, is_fast: bool, bytes_max: u64) -> Result<Encoded, EncodeError> {
         match self {
             Self::Encoded(encoded) => Ok(encoded),
+            Self::Borrowed { codec, bytes } => Ok(Encoded { codec, bytes: Bytes::copy_from_slice(bytes) }),
             Self::Typed(slot) => {
                 let mut bytes = Vec::with_capacity(64);
                 let codec = encode_slot(slot, is_fast, bytes_max, &mut bytes)?;
@@ -228,7 +239,7 @@ impl Payload<'_> {
     #[must_use]
     pub fn schema_hash(&self) -> u64 {
         match self {
-            Self::Encoded(_) => 0,
+            Self::Encoded(_) | Self::Borrowed { .. } => 0,
             Self::Typed(slot) => slot.schema_hash(),
         }
     }

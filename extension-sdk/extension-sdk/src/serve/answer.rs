@@ -6,6 +6,7 @@ use std::time::Instant;
 use ipc_protocol::{Codec, Fault, FaultCode, Flags, Header, Retry};
 
 use super::calls::Refusal;
+use super::output::Flush;
 use super::{End, Server};
 use crate::context::{CallState, Context};
 use crate::service::unknown_method;
@@ -19,17 +20,33 @@ pub(super) struct Begun {
 }
 
 impl Server {
-    /// Takes a call on, or says why not.
+    /// Takes a call on, or says why not. `spare` is the state of an earlier call, whose memory is used again if nobody
+    /// keeps it.
     ///
     /// # Errors
     ///
     /// `Ok(Err(fault))`: the answer, which is to be sent. `Err`: the host used an id twice.
-    pub(super) fn begin(&self, header: &Header, now: Instant) -> Result<Result<Begun, Fault>, &'static str> {
+    pub(super) fn begin(
+        &self,
+        header: &Header,
+        now: Instant,
+        spare: Option<Arc<CallState>>,
+    ) -> Result<Result<Begun, Fault>, &'static str> {
         let deadline = match header.aux {
             0 => None,
             left_us => now.checked_add(std::time::Duration::from_micros(left_us)),
         };
-        let call = Arc::new(CallState::new(header.id, now, deadline));
+        let fresh = CallState::new(header.id, now, deadline);
+        let call = match spare {
+            Some(mut spare) => match Arc::get_mut(&mut spare) {
+                Some(place) => {
+                    *place = fresh;
+                    spare
+                }
+                None => Arc::new(fresh),
+            },
+            None => Arc::new(fresh),
+        };
         match self.calls.begin(&call) {
             Ok(()) => {
                 let is_fast = header.codec == Codec::Wincode;
@@ -73,9 +90,16 @@ impl Server {
         }
     }
 
-    /// Runs a call and appends its answer, without writing it. `scratch` is for the result; what it has after
+    /// Runs a call and appends its answer, and writes it if `flush` says so and that takes no waiting. `scratch` is for the result; what it has after
     /// that is of no use. Returns how many bytes are queued.
-    pub(super) fn run(&self, begun: &Begun, body: &[u8], scratch: &mut Vec<u8>, now: Instant) -> usize {
+    pub(super) fn run(
+        &self,
+        begun: &Begun,
+        body: &[u8],
+        scratch: &mut Vec<u8>,
+        now: Instant,
+        flush: Flush,
+    ) -> usize {
         scratch.clear();
         let id = begun.call.id;
         let result = begun.call.check(|| now).and_then(|()| {
@@ -93,7 +117,7 @@ impl Server {
             _ => Ok(codec),
         });
         match result {
-            Ok(codec) => self.output.append_reply(id, codec, scratch),
+            Ok(codec) => self.output.append_reply(id, codec, scratch, flush),
             Err(fault) => self.output.append_fault(id, &fault),
         }
     }

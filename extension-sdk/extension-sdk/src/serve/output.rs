@@ -48,6 +48,15 @@ const SLICES_MAX: usize = 64;
 /// LIMIT: room that a queue keeps for the next messages.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
+/// When what was appended leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flush {
+    /// Now, if that takes no waiting and no system call; else with the next flush.
+    AtOnce,
+    /// With the next flush.
+    Later,
+}
+
 /// How long one who waits for room in the ring waits before he looks by himself: for the case that all who could hear
 /// the bell are in handlers.
 const ROOM_LOOK_INTERVAL: Duration = Duration::from_millis(10);
@@ -156,10 +165,20 @@ impl Output {
     }
 
     /// Appends a call's result: a large one is taken out of `body`. Returns how many bytes are queued.
-    pub(super) fn append_reply(&self, call: u64, codec: Codec, body: &mut Vec<u8>) -> usize {
+    pub(super) fn append_reply(&self, call: u64, codec: Codec, body: &mut Vec<u8>, flush: Flush) -> usize {
         let header = Header { codec, ..Header::new(Kind::Reply, self.epoch, call) };
         if body.len() <= COPIED_RESULT_BYTES_MAX {
-            return self.append(|pending| append_frame(&mut pending.bytes, header, body));
+            let mut queue = self.append_locked(|pending| append_frame(&mut pending.bytes, header, body));
+            let must_wake = match flush {
+                Flush::AtOnce if !queue.is_writing => queue.write_to_ring(),
+                Flush::AtOnce | Flush::Later => None,
+            };
+            let queued = queue.pending.len();
+            drop(queue);
+            if must_wake == Some(true) {
+                self.ring_the_bell();
+            }
+            return queued;
         }
         let body = Bytes::from(std::mem::take(body));
         self.append(|pending| pending.push_large(header, &body))
@@ -213,6 +232,10 @@ impl Output {
     }
 
     fn append(&self, write: impl FnOnce(&mut Pending)) -> usize {
+        self.append_locked(write).pending.len()
+    }
+
+    fn append_locked(&self, write: impl FnOnce(&mut Pending)) -> MutexGuard<'_, Queue> {
         let mut queue = self.queue.lock();
         while queue.pending.len() >= QUEUED_BYTES_MAX && !queue.is_broken {
             if queue.is_writing {
@@ -224,7 +247,7 @@ impl Output {
         if !queue.is_broken && !queue.has_left {
             write(&mut queue.pending);
         }
-        queue.pending.len()
+        queue
     }
 
     /// Says that the start is over, and that everything after this goes through `ring`.
@@ -414,7 +437,7 @@ mod tests {
         let (_ours, theirs) = UnixStream::pair().unwrap();
         let output = Output::new(theirs, 3, Arc::default());
         output.append_goodbye(&Goodbye::new("done"));
-        let queued = output.append_reply(1, Codec::MessagePack, &mut vec![0xc0]);
+        let queued = output.append_reply(1, Codec::MessagePack, &mut vec![0xc0], Flush::Later);
         output.log(&LogRecord::new(3, "here", "too late"));
         assert_eq!(output.queue.lock().pending.len(), queued);
         let (header, _) =
@@ -429,14 +452,14 @@ mod tests {
         const LARGE: usize = 40 * FRAME_BODY_BYTES_MAX as usize + 5;
         let (ours, theirs) = UnixStream::pair().unwrap();
         let output = Output::new(theirs, 3, Arc::default());
-        output.append_reply(1, Codec::MessagePack, &mut vec![1; 10]);
+        output.append_reply(1, Codec::MessagePack, &mut vec![1; 10], Flush::Later);
         let mut large = vec![2; LARGE];
         large[LARGE - 1] = 9;
         let place = large.as_ptr();
-        let queued = output.append_reply(2, Codec::MessagePack, &mut large);
+        let queued = output.append_reply(2, Codec::MessagePack, &mut large, Flush::Later);
         assert!(large.is_empty(), "it was taken");
         output.append_bare(Kind::Pong, 3);
-        output.append_reply(4, Codec::MessagePack, &mut vec![4; COPIED_RESULT_BYTES_MAX + 1]);
+        output.append_reply(4, Codec::MessagePack, &mut vec![4; COPIED_RESULT_BYTES_MAX + 1], Flush::Later);
         {
             let queue = output.queue.lock();
             assert_eq!(queue.pending.large[0].1.as_ptr(), place, "it was copied");

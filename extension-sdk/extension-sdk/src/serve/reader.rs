@@ -9,11 +9,12 @@ use ipc_protocol::{Fault, FaultCode, Header, Kind};
 use ipc_transport::framing::{Body, FrameBuffer, Violation};
 
 use super::answer::arguments;
-use super::output::COALESCED_BYTES_MAX;
+use super::output::{COALESCED_BYTES_MAX, Flush, Output};
 use super::ring_input::{RingInput, receive};
 use super::role::Away;
 use super::workers::{self, Job, SCRATCH_BYTES_MAX};
 use super::{End, ServeError, Server, start_thread};
+use crate::context::CallState;
 
 /// What is read and not yet acted on. Behind a mutex that only the holder of the role locks.
 pub(super) struct Reading {
@@ -28,6 +29,34 @@ impl Reading {
     pub(super) fn new(frames: FrameBuffer, ring: Option<RingInput>) -> Self {
         Self { frames, ring, arrived: Instant::now() }
     }
+
+    /// The next message, and when it came; a small body is left in `local`.
+    fn take(&mut self, local: &mut Local) -> Result<Option<(Header, Option<Bytes>, Instant)>, Violation> {
+        let taken = self.frames.next_frame_ref()?.map(|frame| {
+            let body = match frame.body {
+                Body::Borrowed(slice) => {
+                    local.body.clear();
+                    local.body.extend_from_slice(slice);
+                    None
+                }
+                Body::Owned(bytes) => Some(bytes),
+            };
+            (frame.header, body, self.arrived)
+        });
+        local.has_more = taken.is_some() && !self.frames.unread().is_empty();
+        Ok(taken)
+    }
+
+    /// Waits for bytes; `Ok(0)` when nothing can come any more.
+    fn fill(&mut self, output: &Output) -> Result<usize, Violation> {
+        let read = match &mut self.ring {
+            Some(ring) => ring.fill(&mut self.frames, output)?,
+            // Reset, or whatever else: nothing can come any more.
+            None => receive(output.channel(), &mut self.frames).unwrap_or(0),
+        };
+        self.arrived = Instant::now();
+        Ok(read)
+    }
 }
 
 /// For [`super::role::Role::leave`] when the reader writes: no method.
@@ -37,9 +66,13 @@ const NO_METHOD: u32 = u32::MAX;
 #[derive(Default)]
 struct Local {
     body: Vec<u8>,
+    /// Of the last call, if nobody keeps it.
+    call: Option<Arc<CallState>>,
     scratch: Vec<u8>,
     /// The clock as it was read last.
     now: Option<Instant>,
+    /// Whether more was read than was acted on.
+    has_more: bool,
 }
 
 /// Whether the thread still holds the role.
@@ -89,59 +122,38 @@ fn read_loop(server: &Arc<Server>) -> Option<Result<End, ServeError>> {
         return None;
     }
     let mut local = Local { now: Some(Instant::now()), ..Local::default() };
+    // What a reader before this one left is taken before anything is waited for.
+    local.has_more = true;
     loop {
-        let (header, body, arrived) = {
+        let frame = if local.has_more {
+            server.reading.lock().take(&mut local)
+        } else {
+            if let Held::No = write(server) {
+                return None;
+            }
+            // The mutex is held while nothing comes, which nobody minds: a successor locks it only after a reader
+            // was away.
             let mut reading = server.reading.lock();
-            let arrived = reading.arrived;
-            match reading.frames.next_frame_ref() {
-                Err(violation) => return Some(Err(ServeError::Violation(violation))),
-                Ok(Some(frame)) => {
-                    let body = match frame.body {
-                        Body::Borrowed(slice) => {
-                            local.body.clear();
-                            local.body.extend_from_slice(slice);
-                            None
-                        }
-                        Body::Owned(bytes) => Some(bytes),
-                    };
-                    (frame.header, body, arrived)
+            match reading.fill(&server.output) {
+                Ok(0) => return Some(Ok(End::HostGone)),
+                Ok(_) => {
+                    local.now = None;
+                    reading.take(&mut local)
                 }
-                Ok(None) => {
-                    drop(reading);
-                    if let Held::No = write(server) {
-                        return None;
-                    }
-                    match fill(server) {
-                        Ok(0) => return Some(Ok(End::HostGone)),
-                        Ok(_) => {
-                            local.now = None;
-                            continue;
-                        }
-                        Err(violation) => return Some(Err(ServeError::Violation(violation))),
-                    }
-                }
+                Err(violation) => Err(violation),
             }
         };
-        match act(server, &header, body, arrived, &mut local) {
+        let acted = match frame {
+            Ok(Some((header, body, arrived))) => act(server, &header, body, arrived, &mut local),
+            Ok(None) => Ok(Held::Yes),
+            Err(violation) => Err(violation),
+        };
+        match acted {
             Ok(Held::Yes) => {}
             Ok(Held::No) => return None,
             Err(violation) => return Some(Err(ServeError::Violation(violation))),
         }
     }
-}
-
-/// Waits for bytes; `Ok(0)` when nothing can come any more. The mutex is held meanwhile, which nobody minds: a
-/// successor locks it only after a reader was away.
-fn fill(server: &Server) -> Result<usize, Violation> {
-    let mut reading = server.reading.lock();
-    let Reading { frames, ring, .. } = &mut *reading;
-    let read = match ring {
-        Some(ring) => ring.fill(frames, &server.output)?,
-        // Reset, or whatever else: nothing can come any more.
-        None => receive(server.output.channel(), frames).unwrap_or(0),
-    };
-    reading.arrived = Instant::now();
-    Ok(read)
 }
 
 /// Writes what is queued; the host may be slow to read, so the role may be gone afterwards.
@@ -234,7 +246,7 @@ fn call(
     }
     let body = owned.as_deref().unwrap_or(&local.body);
     let body = arguments(header, body).map_err(|what| Violation::Frame { kind, id, what })?;
-    let begun = match server.begin(header, arrived) {
+    let begun = match server.begin(header, arrived, local.call.take()) {
         Ok(Ok(begun)) => begun,
         Ok(Err(fault)) => {
             server.output.append_fault(id, &fault);
@@ -254,12 +266,15 @@ fn call(
 
     let away = server.role.leave(header.method);
     let began = local.now.unwrap_or(arrived);
-    let queued = server.run(&begun, body, &mut local.scratch, began);
+    // The answers to all calls of one read leave together.
+    let flush = if local.has_more { Flush::Later } else { Flush::AtOnce };
+    let queued = server.run(&begun, body, &mut local.scratch, began, flush);
     let ended = Instant::now();
     method.pace.record(ended.duration_since(began));
     local.now = Some(ended);
     local.scratch.shrink_to(SCRATCH_BYTES_MAX);
     server.finish(&begun);
+    local.call = Some(begun.call);
     if queued >= COALESCED_BYTES_MAX {
         server.output.flush();
     }

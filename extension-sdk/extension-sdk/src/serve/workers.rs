@@ -12,6 +12,7 @@ use ipc_protocol::{Fault, FaultCode};
 use parking_lot::{Condvar, Mutex};
 
 use super::answer::Begun;
+use super::output::Flush;
 use super::{Server, start_thread};
 
 /// LIMIT: threads that run calls. More calls than that wait; how many is bounded by the calls in flight.
@@ -154,7 +155,7 @@ impl Drop for Running<'_> {
 fn work(server: &Arc<Server>, job: &Job, scratch: &mut Vec<u8>) {
     let began = Instant::now();
     let running = Running { server, begun: &job.begun };
-    server.run(&job.begun, &job.body, scratch, began);
+    server.run(&job.begun, &job.body, scratch, began, Flush::Later);
     drop(running);
     server.methods[job.begun.method].pace.record(began.elapsed());
     server.output.flush();
@@ -193,7 +194,7 @@ mod tests {
         let server = server(theirs, Unwinding);
         let mut frames = FrameBuffer::new(1 << 20);
         for id in 1..=CALLS {
-            let begun = server.begin(&Header::new(Kind::Call, 1, id), Instant::now()).unwrap().unwrap();
+            let begun = server.begin(&Header::new(Kind::Call, 1, id), Instant::now(), None).unwrap().unwrap();
             submit(&server, Job { begun, body: Bytes::new() });
             let frame = loop {
                 match frames.next_frame().unwrap() {

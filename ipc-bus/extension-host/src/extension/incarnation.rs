@@ -32,6 +32,7 @@ use crate::exit::{During, ExitClass, ExitReport, HostAct, ProcessEnd, classify};
 use crate::hang::{Hang, HangLimits, HangWatch, Look};
 use crate::host::StopTimes;
 use crate::logs::{InstanceLog, LogOrigin};
+use crate::manifest::Transport;
 use crate::processor::processor_time;
 use crate::random::Random;
 use crate::restart::RestartHistory;
@@ -229,6 +230,8 @@ impl Incarnation<'_> {
         let mut options = ConnectOptions::new(hello);
         options.welcome_timeout = self.extension.host.welcome_timeout;
         options.ready_timeout = self.extension.host.ready_timeout;
+        options.offers_rings = manifest.transport == Transport::SharedMemory;
+        options.latency = manifest.latency;
         options.in_flight_max = manifest.limits.in_flight_max.unwrap_or(options.in_flight_max);
         let (has_left, has_heart) = (running.has_left.clone(), Arc::clone(&running.has_heart));
         let events = Arc::new(Events { log: Arc::clone(&running.log), has_left, has_heart });

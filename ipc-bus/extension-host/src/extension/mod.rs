@@ -5,6 +5,7 @@
 
 mod callee;
 mod incarnation;
+mod kept;
 mod ladder;
 mod loaded;
 mod queue;

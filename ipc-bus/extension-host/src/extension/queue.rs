@@ -17,13 +17,14 @@ use std::time::Instant;
 
 use ipc_protocol::Codec;
 use ipc_protocol::limits::IN_FLIGHT_CALLS_MAX;
-use ipc_transport::payload::encode_slot;
+use ipc_transport::connection::Connection;
 use ipc_transport::{
     CallError, EncodeError, Encoded, OnOverload, Payload, ProgressSink, Reply, Request, TypedSlot,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::kept::{KeptBytes, KeptName};
 use super::{Callee, Endpoint, Extension};
 
 /// LIMIT: calls that wait for one extension's start; further ones are rejected.
@@ -36,7 +37,7 @@ const PRUNE_AT_MIN: usize = 64;
 /// What is sent at every attempt of a call.
 #[derive(Clone)]
 pub(crate) struct Outgoing {
-    pub(crate) method: Box<str>,
+    pub(crate) method: KeptName,
     pub(crate) arguments: Arguments,
     pub(crate) deadline: Instant,
     pub(crate) on_overload: OnOverload,
@@ -46,7 +47,7 @@ pub(crate) struct Outgoing {
 /// What a call carries, encoded once.
 #[derive(Clone)]
 pub(crate) struct Arguments {
-    encoded: Encoded,
+    encoded: KeptBytes,
     /// Where they are in the fast codec: the value, for an incarnation that does not take it so.
     value: Option<Arc<Mutex<Box<dyn TypedSlot>>>>,
     schema_hash: u64,
@@ -68,31 +69,31 @@ impl Arguments {
             Callee::Process(connection) if connection.is_fast(method, schema_hash) => Some(connection),
             Callee::Process(_) | Callee::InProcess(_) => None,
         });
-        match (payload, connection) {
-            (Payload::Typed(slot), Some(connection)) => {
-                let mut bytes = Vec::with_capacity(64);
-                let codec = encode_slot(slot, true, connection.message_bytes_max(), &mut bytes)?;
-                let value = if codec == Codec::Wincode { slot.detach() } else { None };
+        match payload {
+            Payload::Typed(slot) => {
+                let bytes_max = connection.map_or(0, Connection::message_bytes_max);
+                let encoded = KeptBytes::of_slot(slot, connection.is_some(), bytes_max)?;
+                let value = if encoded.codec() == Codec::Wincode { slot.detach() } else { None };
                 let value = value.map(|value| Arc::new(Mutex::new(value)));
-                Ok(Self { encoded: Encoded { codec, bytes: bytes.into() }, value, schema_hash })
+                Ok(Self { encoded, value, schema_hash })
             }
-            (payload, _) => Ok(Self { encoded: payload.into_encoded()?, value: None, schema_hash: 0 }),
+            payload => {
+                let encoded = KeptBytes::new(payload.into_encoded()?);
+                Ok(Self { encoded, value: None, schema_hash: 0 })
+            }
         }
     }
 
     /// What is kept of them, as it is counted: a value counts as much as its bytes.
     pub(crate) fn bytes_count(&self) -> u64 {
-        self.encoded.bytes.len() as u64 * if self.value.is_some() { 2 } else { 1 }
+        self.encoded.len() as u64 * if self.value.is_some() { 2 } else { 1 }
     }
 
-    /// In a codec that `callee` takes.
-    fn for_callee(&self, method: &str, callee: &Callee) -> Result<Encoded, EncodeError> {
-        match &self.value {
-            Some(value) if !callee.is_fast(method, self.schema_hash) => {
-                Payload::Typed(&mut **value.lock()).into_encoded()
-            }
-            Some(_) | None => Ok(self.encoded.clone()),
-        }
+    /// As MessagePack, where they are in the fast codec and `callee` does not take that.
+    fn otherwise(&self, method: &str, callee: &Callee) -> Option<Result<Encoded, EncodeError>> {
+        let value = self.value.as_ref()?;
+        let is_fast = callee.is_fast(method, self.schema_hash);
+        (!is_fast).then(|| Payload::Typed(&mut **value.lock()).into_encoded())
     }
 }
 
@@ -100,13 +101,15 @@ impl Outgoing {
     /// `now` has just been read.
     pub(crate) fn send(&self, endpoint: &Endpoint, now: Instant) -> Reply {
         endpoint.touch();
-        let arguments = match self.arguments.for_callee(&self.method, &endpoint.callee) {
-            Ok(arguments) => arguments,
-            Err(error) => return Reply::ready(Err(error.into())),
+        let method = self.method.as_str();
+        let payload = match self.arguments.otherwise(method, &endpoint.callee) {
+            None => self.arguments.encoded.payload(),
+            Some(Ok(encoded)) => Payload::Encoded(encoded),
+            Some(Err(error)) => return Reply::ready(Err(error.into())),
         };
         endpoint.callee.call(Request {
-            method: &self.method,
-            payload: Payload::Encoded(arguments),
+            method,
+            payload,
             deadline: self.deadline,
             made_at: now,
             on_overload: self.on_overload,
@@ -290,7 +293,11 @@ mod tests {
             Arguments::new(Payload::Typed(&mut text), "echo", Some(&takes)).expect("it is encoded");
         assert_eq!(arguments.bytes_count(), 2);
         let codec = |endpoint: &Endpoint| {
-            let encoded = arguments.for_callee("echo", &endpoint.callee).expect("it is encoded");
+            let encoded = match arguments.otherwise("echo", &endpoint.callee) {
+                None => arguments.encoded.payload().into_encoded(),
+                Some(encoded) => encoded,
+            };
+            let encoded = encoded.expect("it is encoded");
             (encoded.codec, encoded.bytes.to_vec())
         };
         for _ in 0..2 {
@@ -302,7 +309,7 @@ mod tests {
             let arguments =
                 Arguments::new(Payload::Typed(&mut text), "echo", endpoint).expect("it is encoded");
             assert!(arguments.value.is_none(), "there is one encoding only");
-            assert_eq!((arguments.encoded.codec, arguments.bytes_count()), (Codec::MessagePack, 5));
+            assert_eq!((arguments.encoded.codec(), arguments.bytes_count()), (Codec::MessagePack, 5));
         }
     }
 }

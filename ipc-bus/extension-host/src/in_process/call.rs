@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use ipc_protocol::{Codec, Fault, FaultCode, Origin};
 use ipc_transport::in_flight::CallId;
-use ipc_transport::{CallError, CallResult, Caller, Payload, ProgressSink, Reply, Request};
+use ipc_transport::{CallError, CallResult, Caller, Encoded, Payload, ProgressSink, Reply, Request};
 
 use super::InProcess;
 use super::books::{Begun, Body, NewCall};
@@ -47,11 +47,16 @@ impl InProcess {
             self.begin(&call)
         };
         let begun = match payload {
-            Payload::Encoded(encoded) if encoded.codec != Codec::MessagePack => Err(CallError::Rejected {
-                reason: format!("codec {:?} was not agreed on with the extension", encoded.codec),
-                retry_after: None,
-            }),
+            Payload::Encoded(Encoded { codec, .. }) | Payload::Borrowed { codec, .. }
+                if *codec != Codec::MessagePack =>
+            {
+                Err(CallError::Rejected {
+                    reason: format!("codec {codec:?} was not agreed on with the extension"),
+                    retry_after: None,
+                })
+            }
             Payload::Encoded(encoded) => begin(Body::Shared(&encoded.bytes)),
+            Payload::Borrowed { bytes, .. } => begin(Body::Lent(bytes)),
             Payload::Typed(slot) => {
                 // Encoded outside the lock: `Serialize` is foreign code. Taken, not borrowed: it may call too.
                 let mut scratch = SCRATCH.take();

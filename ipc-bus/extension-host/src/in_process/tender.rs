@@ -21,11 +21,15 @@ pub(super) async fn tend(endpoint: InProcess) {
                 _ => Vec::new(),
             };
             let target = books.timer_target();
-            shared.finish(books, wake);
+            shared.finish(books, Vec::new());
             (expired, target)
         };
+        // Before its caller has the outcome: whatever he calls next comes behind the cancel.
         for id in expired {
             endpoint.tell_cancel(id);
+        }
+        for waker in wake {
+            waker.wake();
         }
         hand_over_waiting(&endpoint, now);
         match target {

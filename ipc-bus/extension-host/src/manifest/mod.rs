@@ -27,6 +27,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipc_transport::ring::Latency;
+
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::restart::RestartPolicy;
 
@@ -47,6 +49,10 @@ pub struct Manifest {
     pub version: Version,
     /// `tier`.
     pub tier: Tier,
+    /// `transport`.
+    pub transport: Transport,
+    /// `latency`.
+    pub latency: Latency,
     /// `[run]`.
     pub run: Run,
     /// `[build]`.
@@ -67,6 +73,16 @@ pub struct Manifest {
     pub config: Vec<u8>,
     /// What is worth knowing and no error: keys that are declared and not enforced by this version.
     pub notes: Diagnostics,
+}
+
+/// What calls of an extension in a process of its own go through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Shared memory, where both sides can; else the socket.
+    #[default]
+    SharedMemory,
+    /// The socket alone.
+    Socket,
 }
 
 /// Where an extension runs.

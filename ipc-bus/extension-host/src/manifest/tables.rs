@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ipc_protocol::limits::IN_FLIGHT_CALLS_MAX;
+use ipc_transport::ring::Latency;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::reader::{Source, Table};
 use super::{
     Activation, Artifacts, Build, Limits, Manifest, Model, Network, Permissions, Pool, Reaction, Requirement,
-    Run, Tier, Version, values,
+    Run, Tier, Transport, Version, values,
 };
 use crate::diagnostic::{Diagnostics, Severity};
 use crate::restart::{FAILURES_MAX, RestartPolicy, RestartWhen};
@@ -40,6 +41,10 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Manifest, Diagnostics> {
         let text = "`tier = \"in-process\"` is a wish: it is obeyed where the conductor's `in-process` names the extension";
         source.report(Severity::Note, root.span("tier"), text, None);
     }
+    let transports = [("shared-memory", Transport::SharedMemory), ("socket", Transport::Socket)];
+    let transport = root.choice("transport", &transports);
+    let latencies = [Latency::Low, Latency::Balanced, Latency::Efficient];
+    let latency = root.choice("latency", &latencies.map(|latency| (latency.as_str(), latency)));
     let run =
         required(&source, &root, "run", "what to run is required: [run] command = [\"program\"]", |root| {
             root.table("run").and_then(|table| read_run(&source, table))
@@ -61,6 +66,8 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Manifest, Diagnostics> {
             name,
             version,
             tier: tier.unwrap_or(Tier::Process),
+            transport: transport.unwrap_or_default(),
+            latency: latency.unwrap_or_default(),
             run,
             build,
             activation: activation.unwrap_or_default(),

@@ -33,6 +33,16 @@ use crate::in_flight::CallId;
 use crate::outcome::CallResult;
 use crate::ring::{Latency, Patience, RingReader};
 
+/// To say that nobody looks costs two transfers of a cache line a call, because the other side looks at the word after each
+/// answer. After as many calls in a row that followed each other without the task's having its turn, the task is called
+/// awake instead and the word is left alone: the task sees to it when it has its turn, which in a runtime of one thread
+/// is when the callers let it.
+const ALONE_MIN: u32 = 16;
+
+/// LIMIT: calls in a row before the task is called awake, where it has its turn at once (a runtime of several threads) and
+/// so gains nothing.
+const ALONE_MAX: u32 = 1 << 14;
+
 /// LIMIT: times that a caller empties the ring for others before he lets them run.
 const DRAINS_PER_POLL: u32 = 16;
 
@@ -65,6 +75,10 @@ struct Reading {
     last: usize,
     /// Whether the reader task has its turn soon.
     is_task_awake: bool,
+    /// Calls in a row whose callers found their answers themselves, since the task slept; or since it is awake.
+    alone: u32,
+    /// How many must come in a row before the task is kept awake for them.
+    alone_min: u32,
     /// Since when nobody looks, while answers are owed.
     slept_at: Option<Instant>,
 }
@@ -91,6 +105,8 @@ impl ThroughRing {
             patience: Patience::new(latency),
             last: 0,
             is_task_awake: true,
+            alone: 0,
+            alone_min: ALONE_MIN,
             slept_at: None,
         };
         Self {
@@ -128,6 +144,24 @@ impl ThroughRing {
 }
 
 impl Reading {
+    /// Counts a call whose caller found its answer himself, with nothing else in flight. Returns whether the next
+    /// one will come so soon that nobody need be told to ring.
+    fn is_called_again(&mut self) -> bool {
+        self.alone = self.alone.saturating_add(1);
+        if !self.is_task_awake && self.alone >= self.alone_min {
+            self.alone = 0;
+            return true;
+        }
+        self.is_task_awake
+    }
+
+    /// The task had its turn and goes to sleep: whether it was worth to call it awake.
+    fn learn(&mut self) {
+        let was_worth = self.alone >= 4 * ALONE_MIN;
+        self.alone_min = if was_worth { ALONE_MIN } else { (2 * self.alone_min).min(ALONE_MAX) };
+        self.alone = 0;
+    }
+
     /// Takes everything out of the ring and acts on it. Returns how many bytes it was, for the statistics.
     fn drain(&mut self, shared: &Shared) -> Result<u64, Violation> {
         let mut bytes = 0;
@@ -206,7 +240,8 @@ impl Shared {
                     if let Some(result) = state.take_outcome(id) {
                         let others_wait = state.in_flight() > 0;
                         drop(state);
-                        through.hand_over(reading, others_wait);
+                        let keeps_looking = others_wait || reading.is_called_again();
+                        through.hand_over(reading, keeps_looking);
                         return Poll::Ready(result);
                     }
                 }
@@ -289,6 +324,7 @@ impl RingTask {
             }
             match reading.ring.sleep() {
                 Ok(true) => {
+                    reading.learn();
                     reading.is_task_awake = false;
                     return Poll::Pending;
                 }
