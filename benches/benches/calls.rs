@@ -18,7 +18,10 @@ use benches::pin_to;
 use benches::process_tier::ProcessTier;
 use benches::raw_socket::{self, RawSocket};
 use benches::report::{Figure, Report, target_folder};
+use benches::shared_memory;
 use criterion::Criterion;
+use extension_host::Transport;
+use ipc_transport::ring::Latency;
 
 /// Bytes of a message.
 const BYTES: usize = 64;
@@ -34,8 +37,21 @@ const ROUND_TRIPS: u32 = 1_500;
 /// always runs in the state that the other one left.
 const MIXED_TURNS: u32 = 20;
 const MIXED_ROUND_TRIPS: u32 = 50;
-/// Calls of a rate's round.
-const RATE_CALLS: u32 = 100_000;
+
+/// What is told as a ratio, where both were measured.
+const RATIOS: &[(&str, &str)] = &[
+    ("call/process/socket/64", "peer/raw-socket/64"),
+    ("call/process/socket/64/mixed", "peer/raw-socket/64/mixed"),
+    ("call/process/shm-hot/64", "peer/raw-socket/64"),
+    ("call/process/shm-hot/64", "peer/iceoryx2-rr/64"),
+    ("call/process/shm-hot/1024", "peer/iceoryx2-rr/1024"),
+    ("call/process/shm-hot/65536", "peer/iceoryx2-rr/65536"),
+    ("call/process/shm-parked/64/gap-1ms", "peer/raw-socket/64/gap-1ms/beside-shm"),
+    ("call/process/shm-parked/64/gap-10ms", "peer/raw-socket/64/gap-10ms/beside-shm"),
+    ("call/process/socket-parked/64/gap-1ms", "peer/raw-socket/64/gap-1ms/beside-shm"),
+    ("call/process/socket-parked/64/gap-10ms", "peer/raw-socket/64/gap-10ms/beside-shm"),
+    ("call/process/shm/64/one-core", "peer/raw-socket/64/one-core/beside-shm"),
+];
 
 fn main() -> anyhow::Result<()> {
     extension_launcher::run_if_launcher();
@@ -54,11 +70,9 @@ fn main() -> anyhow::Result<()> {
     }
     runtime.block_on(processes(&mut report))?;
     println!("\n{}", report.table());
-    for variant in ["", "/mixed"] {
-        let (call, bare) =
-            (format!("call/process/socket/64{variant}"), format!("peer/raw-socket/64{variant}"));
-        if let Some(ratio) = report.ratio(&call, &bare) {
-            println!("{call} is {ratio:.2} of {bare}");
+    for (call, base) in RATIOS {
+        if let Some(ratio) = report.ratio(call, base) {
+            println!("{call} is {ratio:.3} of {base}");
         }
     }
     println!("written: {}", report.write()?.display());
@@ -111,7 +125,7 @@ async fn processes(report: &mut Report) -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism()?.get();
     pin_to(cores - 1)?;
     let mut raw = RawSocket::start(BYTES)?;
-    let tier = ProcessTier::start().await?;
+    let tier = ProcessTier::start_with(Transport::Socket, Latency::Balanced).await?;
     pin_to(0)?;
     #[cfg(feature = "peers")]
     let mut peers = Peers::start(0, cores - 1).await?;
@@ -130,22 +144,11 @@ async fn processes(report: &mut Report) -> anyhow::Result<()> {
         #[cfg(feature = "peers")]
         peers.round().await?;
     }
-    let mut rates = [(64, Vec::new()), (256, Vec::new())];
-    for round in 0..=ROUNDS {
-        for (in_flight, rates) in &mut rates {
-            let rate = tier.rate(&text, *in_flight, RATE_CALLS).await?;
-            if round > 0 {
-                rates.push(rate);
-            }
-        }
-    }
     report.push(Figure::from_round_trips("peer/raw-socket/64", &bare));
     report.push(Figure::from_round_trips("call/process/socket/64", &called));
     report.push(Figure::from_round_trips("peer/raw-socket/64/mixed", &bare_mixed));
     report.push(Figure::from_round_trips("call/process/socket/64/mixed", &called_mixed));
-    for (in_flight, rates) in rates {
-        report.push(Figure::from_rates(&format!("rate/process/socket/{in_flight}"), rates));
-    }
+    shared_memory::measure(report, 0, cores - 1).await?;
     #[cfg(feature = "peers")]
     peers.report(report);
     tier.stop().await;

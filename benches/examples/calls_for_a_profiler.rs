@@ -1,5 +1,5 @@
 //! Calls `echo` for some seconds and prints the median, so that a profiler can look at both sides meanwhile:
-//! `cargo run --release -p benches --example calls_for_a_profiler -- SECONDS [IN_FLIGHT]`.
+//! `cargo run --release -p benches --example calls_for_a_profiler -- SECONDS [IN_FLIGHT [BYTES]]`.
 
 #![expect(clippy::print_stdout, reason = "the figure is what this program is for")]
 
@@ -13,12 +13,13 @@ fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let seconds: u64 = arguments.next().as_deref().unwrap_or("5").parse()?;
     let in_flight: u32 = arguments.next().as_deref().unwrap_or("1").parse()?;
+    let bytes: usize = arguments.next().as_deref().unwrap_or("64").parse()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         pin_to(std::thread::available_parallelism()?.get() - 1)?;
         let tier = ProcessTier::start().await?;
         pin_to(0)?;
-        let text = "x".repeat(64);
+        let text = "x".repeat(bytes);
         let until = Instant::now() + Duration::from_secs(seconds);
         let mut times = Vec::new();
         let mut rates = Vec::new();

@@ -9,6 +9,7 @@ pub mod peers;
 pub mod process_tier;
 pub mod raw_socket;
 pub mod report;
+pub mod shared_memory;
 
 use anyhow::Context as _;
 

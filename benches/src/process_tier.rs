@@ -1,15 +1,15 @@
 //! The real thing: `echo` in a process of its own, reached through typed client, route, host and SDK.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use extension_host::{Host, HostOptions, LauncherProgram, Manifest};
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use extension_host::{Host, HostOptions, LauncherProgram, Manifest, Transport};
 use interfaces::EchoClient;
+use ipc_transport::ring::Latency;
 
 use crate::report::target_folder;
 
@@ -21,15 +21,25 @@ pub struct ProcessTier {
 }
 
 impl ProcessTier {
+    /// As [`Self::start_with`], as a manifest that says nothing of it has it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start_with`].
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::start_with(Transport::default(), Latency::default()).await
+    }
+
     /// Builds `echo` as released, and starts it. Call inside a tokio runtime.
     ///
     /// # Errors
     ///
     /// When cargo, the manifest or the extension fails; the error says which.
-    pub async fn start() -> anyhow::Result<Self> {
+    pub async fn start_with(transport: Transport, latency: Latency) -> anyhow::Result<Self> {
         let program = build_echo()?;
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../extensions/echo/extension.toml");
-        let manifest = Manifest::load(&manifest).map_err(|mistakes| anyhow::anyhow!("{mistakes}"))?;
+        let mut manifest = Manifest::load(&manifest).map_err(|mistakes| anyhow::anyhow!("{mistakes}"))?;
+        (manifest.transport, manifest.latency) = (transport, latency);
         let host = Host::new(HostOptions::new(LauncherProgram::CurrentExe))?;
         host.register(manifest, program)?;
         let client = EchoClient::new(host.extension("echo")?);
@@ -60,15 +70,39 @@ impl ProcessTier {
     /// When a call fails.
     pub async fn rate(&self, text: &str, in_flight: u32, calls: u32) -> anyhow::Result<f64> {
         let start = Instant::now();
-        let mut flying: FuturesUnordered<_> =
-            (0..in_flight).map(|_| self.client.echo(text.to_owned())).collect();
+        // The oldest is awaited first: answers to the same method come in order most of the time.
+        let mut flying: VecDeque<_> = (0..in_flight).map(|_| self.client.echo(text.to_owned())).collect();
         for begun in in_flight..calls + in_flight {
-            flying.next().await.context("nothing is in flight")??;
+            flying.pop_front().context("nothing is in flight")?.await?;
             if begun < calls {
-                flying.push(self.client.echo(text.to_owned()));
+                flying.push_back(self.client.echo(text.to_owned()));
             }
         }
         Ok(f64::from(calls) / start.elapsed().as_secs_f64())
+    }
+
+    /// Calls per second of `tasks` tasks that call one after the other each, until `calls` are answered.
+    ///
+    /// # Errors
+    ///
+    /// When a call fails.
+    pub async fn rate_of_tasks(&self, text: &str, tasks: u32, calls: u32) -> anyhow::Result<f64> {
+        let start = Instant::now();
+        let running: Vec<_> = (0..tasks)
+            .map(|_| {
+                let (client, text) = (self.client.clone(), text.to_owned());
+                tokio::spawn(async move {
+                    for _ in 0..calls / tasks {
+                        client.echo(text.clone()).await?;
+                    }
+                    anyhow::Ok(())
+                })
+            })
+            .collect();
+        for task in running {
+            task.await??;
+        }
+        Ok(f64::from(calls / tasks * tasks) / start.elapsed().as_secs_f64())
     }
 
     /// Stops `echo`.

@@ -64,7 +64,7 @@ pub use hang::HangLimits;
 pub use host::{Host, HostError, HostOptions, RegisterError, StopTimes, UnknownExtension};
 pub use in_process::{InProcess, Library, LibrarySource};
 pub use logs::{LogLine, LogOrigin, LogSink, TracingLog};
-pub use manifest::Manifest;
+pub use manifest::{Manifest, Transport};
 pub use route::Route;
 pub use snapshot::{ExtensionSnapshot, InstanceState, PastEnd, StartTimes};
 pub use supervised::{LauncherProgram, Program, Supervised};

@@ -2,7 +2,7 @@
 //! both sides are awake.
 //!
 //! Each side has a region of its own, which only it writes; the other maps it read-only. A region is one page of
-//! words ([`cursor::Control`]) and then the bytes of the ring that its owner writes:
+//! words ([`pit_core::byte_ring::Control`]) and then the bytes of the ring that its owner writes:
 //!
 //! ```text
 //! host's region        tail | head | asleep | wants_room || bytes host -> extension
@@ -22,19 +22,14 @@
 //! anything looks at them, and seals keep it from shrinking. What contradicts itself is a
 //! [`Violation`](crate::framing::Violation). This module must not know frames.
 //!
-//! Reading order: [`cursor`] (who may read and write how far, and who must wake whom), [`region`] (the memory),
+//! Reading order: [`pit_core::byte_ring`] (who may read and write how far, and who must wake whom), [`region`] (the memory),
 //! [`halves`] (both together), [`grant`] (how an extension gets them), [`patience`] (how long to poll before sleeping).
 
-pub(crate) mod cursor;
-#[cfg(not(loom))]
 pub mod grant;
-#[cfg(not(loom))]
 mod halves;
 pub mod patience;
-#[cfg(not(loom))]
 mod region;
 
-#[cfg(not(loom))]
 pub use halves::{Halves, Offer, RingReader, RingWriter};
 pub use patience::{Latency, Patience};
 

@@ -12,6 +12,7 @@
 //! - [`limit`]: a limit with a name.
 //! - [`table`]: a table that only grows, read without a lock; [`slot`]: generation, owner and state in one word of it.
 //! - [`shard`]: cache-line padding, homes for threads, and counters in shards with a snapshot of them.
+//! - [`byte_ring`]: positions in a ring of bytes between two processes, and who must wake whom.
 //! - [`ring`]: the last events, numbered, with the gaps shown to readers that are too slow.
 
 mod ids;
@@ -27,4 +28,5 @@ pub mod shard;
 pub mod slot;
 pub mod table;
 
+pub mod byte_ring;
 pub mod ring;

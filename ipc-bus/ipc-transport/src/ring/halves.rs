@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::RING_BYTES;
-use super::cursor::{Consumer, Lie, Producer};
 use super::region::{Region, bytes, create, seal_seals, seal_writing};
 use crate::framing::Violation;
+use pit_core::byte_ring::{Consumer, Lie, Producer};
 
 /// Both regions, as this side maps them.
 #[derive(Debug)]

@@ -20,7 +20,10 @@ const PAUSES: u32 = 200;
 /// Looks between two yields.
 const PAUSES_BETWEEN: u32 = 20;
 
-/// A yield that took as long let somebody else run.
+/// A yield that took as long let somebody else run for a moment, such as a peer on the same core.
+const LET_RUN_MIN: Duration = Duration::from_micros(1);
+
+/// A yield that took as long let somebody run who has more to do.
 const CROWDED_MIN: Duration = Duration::from_micros(8);
 
 /// What it takes to wake up, on both sides of a round trip, and somewhat more: it would not have been waited for if this
@@ -76,12 +79,17 @@ pub struct Patience {
     bound: Duration,
     misses: u32,
     to_skip: u32,
+    /// Whether the last wait was over because a yield let the other side run: it is on this very core then, and to look
+    /// before the next yield only keeps it waiting.
+    yields_first: bool,
 }
 
 /// How polling ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Poll {
     Found,
+    /// After a yield that took as long as it takes to let somebody else run.
+    FoundBehindOther,
     Nothing,
     Crowded,
 }
@@ -90,7 +98,7 @@ impl Patience {
     /// Of one who waits as `latency` says.
     #[must_use]
     pub fn new(latency: Latency) -> Self {
-        Self { bound: latency.bound(), misses: 0, to_skip: 0 }
+        Self { bound: latency.bound(), misses: 0, to_skip: 0, yields_first: false }
     }
 
     /// Polls `is_there` for as long as it pays. Returns whether it said yes; if not, sleep.
@@ -99,9 +107,10 @@ impl Patience {
             self.to_skip = self.to_skip.saturating_sub(1);
             return false;
         }
-        let poll = poll(self.bound, is_there);
+        let pauses = if self.yields_first { 1 } else { PAUSES };
+        let poll = poll(self.bound, pauses, is_there);
         self.note(poll);
-        poll == Poll::Found
+        matches!(poll, Poll::Found | Poll::FoundBehindOther)
     }
 
     /// A wait that was slept through lasted as long as this, waking up included.
@@ -119,8 +128,9 @@ impl Patience {
     }
 
     fn note(&mut self, poll: Poll) {
+        self.yields_first = poll == Poll::FoundBehindOther;
         match poll {
-            Poll::Found => self.misses = 0,
+            Poll::Found | Poll::FoundBehindOther => self.misses = 0,
             Poll::Nothing => self.miss(1),
             Poll::Crowded => self.miss(3),
         }
@@ -132,8 +142,8 @@ impl Patience {
     }
 }
 
-fn poll(bound: Duration, mut is_there: impl FnMut() -> bool) -> Poll {
-    for _ in 0..PAUSES {
+fn poll(bound: Duration, pauses: u32, mut is_there: impl FnMut() -> bool) -> Poll {
+    for _ in 0..pauses {
         if is_there() {
             return Poll::Found;
         }
@@ -146,7 +156,8 @@ fn poll(bound: Duration, mut is_there: impl FnMut() -> bool) -> Poll {
         std::thread::yield_now();
         let before = std::mem::replace(&mut now, Instant::now());
         if is_there() {
-            return Poll::Found;
+            let has_let_run = now.duration_since(before) >= LET_RUN_MIN;
+            return if has_let_run { Poll::FoundBehindOther } else { Poll::Found };
         }
         if now.duration_since(before) >= CROWDED_MIN {
             return Poll::Crowded;
@@ -164,7 +175,7 @@ fn poll(bound: Duration, mut is_there: impl FnMut() -> bool) -> Poll {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -199,6 +210,13 @@ mod tests {
                 left == 0
             }));
         }
+        patience.note(Poll::FoundBehindOther);
+        let mut looks = 0;
+        patience.wait(|| {
+            looks += 1;
+            looks == 2
+        });
+        assert_eq!(looks, 2, "it yields after the first look");
         patience.note(Poll::Crowded);
         let skipped = std::iter::from_fn(|| (!patience.wait(|| true)).then_some(())).count();
         assert_eq!(skipped, 7, "as after three misses");

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::cursor::Control;
+use pit_core::byte_ring::Control;
 
 /// Where the bytes of the ring begin: the words have a page of their own.
 const CONTROL_BYTES: usize = 4096;

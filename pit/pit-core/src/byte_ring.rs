@@ -1,4 +1,5 @@
-//! How far a ring is written and read, and who must wake whom. Must not know memory maps or bytes.
+//! How far a ring of bytes between two processes is written and read, and who must wake whom. Must not know memory maps,
+//! bytes, or what a bell is; `ipc-transport` does.
 //!
 //! A position counts bytes since the connection began and only grows. The owner of a word is the only one who
 //! writes it; it keeps its own copy and never reads it back, because the memory is the other's to look at, too.
@@ -11,30 +12,30 @@
 //! One of the two fences comes second in the one order of all `SeqCst` fences, and whoever is behind it sees what the
 //! other did before: either the sleeper finds the work or the worker sees that it sleeps.
 
-use pit_core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// A value in two cache lines of its own, at the same place in both processes.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
-pub(crate) struct Line<T>(pub(crate) T);
+pub struct Line<T>(pub T);
 
 /// The words at the beginning of a region. All are its owner's.
 #[derive(Debug, Default)]
 #[repr(C)]
-pub(crate) struct Control {
+pub struct Control {
     /// Bytes written to the owner's ring.
-    pub(crate) tail: Line<AtomicU64>,
+    pub tail: Line<AtomicU64>,
     /// Bytes read from the other's ring.
-    pub(crate) head: Line<AtomicU64>,
+    pub head: Line<AtomicU64>,
     /// Odd while the owner's reader sleeps.
-    pub(crate) asleep: Line<AtomicU32>,
+    pub asleep: Line<AtomicU32>,
     /// Odd while the owner's writer waits for room.
-    pub(crate) wants_room: Line<AtomicU32>,
+    pub wants_room: Line<AtomicU32>,
 }
 
 /// The other side's words contradict each other, or what they said before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lie(pub(crate) &'static str);
+pub struct Lie(pub &'static str);
 
 /// The word of one who sleeps: odd while asleep, and another number at each sleep.
 #[derive(Debug, Default)]
@@ -86,7 +87,7 @@ impl Bell {
 
 /// The writing end of one side's own ring.
 #[derive(Debug)]
-pub(crate) struct Producer {
+pub struct Producer {
     /// Bytes of the ring.
     capacity: u64,
     tail: u64,
@@ -97,18 +98,20 @@ pub(crate) struct Producer {
 }
 
 impl Producer {
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// Of an empty ring with this many bytes.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
         let (waiting, reader) = (Sleep::default(), Bell::default());
         Self { capacity: capacity as u64, tail: 0, head: 0, waiting, reader }
     }
 
     /// Where the next byte goes.
-    pub(crate) fn position(&self) -> u64 {
+    pub fn position(&self) -> u64 {
         self.tail
     }
 
     /// Bytes that can be written now. Asks the reader only if fewer than `wanted` are known to be free.
-    pub(crate) fn room(&mut self, theirs: &Control, wanted: usize) -> Result<usize, Lie> {
+    pub fn room(&mut self, theirs: &Control, wanted: usize) -> Result<usize, Lie> {
         let mut used = self.tail - self.head;
         if self.capacity - used < wanted as u64 {
             // ORDERING(ring-head): Acquire, what the reader has copied out may be written over.
@@ -124,19 +127,19 @@ impl Producer {
     }
 
     /// Makes `count` bytes visible that lie at [`Self::position`].
-    pub(crate) fn publish(&mut self, mine: &Control, count: usize) {
+    pub fn publish(&mut self, mine: &Control, count: usize) {
         self.tail += count as u64;
         // ORDERING(ring-tail): Release, the bytes come before the position that tells of them.
         mine.tail.0.store(self.tail, Ordering::Release);
     }
 
     /// Whether the reader sleeps and must be woken for what was published.
-    pub(crate) fn must_wake(&mut self, theirs: &Control) -> bool {
+    pub fn must_wake(&mut self, theirs: &Control) -> bool {
         self.reader.is_due(&theirs.asleep.0)
     }
 
     /// Says that this side waits for room. Returns whether there is none: then the reader will ring.
-    pub(crate) fn wait_for_room(&mut self, mine: &Control, theirs: &Control) -> Result<bool, Lie> {
+    pub fn wait_for_room(&mut self, mine: &Control, theirs: &Control) -> Result<bool, Lie> {
         self.waiting.begin(&mine.wants_room.0);
         let is_full = self.room(theirs, usize::MAX)? == 0;
         if !is_full {
@@ -146,14 +149,14 @@ impl Producer {
     }
 
     /// There is room, or nobody wants any.
-    pub(crate) fn stop_waiting(&mut self, mine: &Control) {
+    pub fn stop_waiting(&mut self, mine: &Control) {
         self.waiting.end(&mine.wants_room.0);
     }
 }
 
 /// The reading end of the other side's ring.
 #[derive(Debug)]
-pub(crate) struct Consumer {
+pub struct Consumer {
     /// Bytes of the ring.
     capacity: u64,
     head: u64,
@@ -164,18 +167,20 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// Of an empty ring with this many bytes.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
         let (sleeping, writer) = (Sleep::default(), Bell::default());
         Self { capacity: capacity as u64, head: 0, tail: 0, sleeping, writer }
     }
 
     /// Where the next byte lies.
-    pub(crate) fn position(&self) -> u64 {
+    pub fn position(&self) -> u64 {
         self.head
     }
 
     /// Bytes that can be read now. Looks at the writer's word only if none are known.
-    pub(crate) fn available(&mut self, theirs: &Control) -> Result<usize, Lie> {
+    pub fn available(&mut self, theirs: &Control) -> Result<usize, Lie> {
         if self.tail == self.head {
             // ORDERING(ring-tail): Acquire, the bytes before the position are there.
             let tail = theirs.tail.0.load(Ordering::Acquire);
@@ -189,7 +194,7 @@ impl Consumer {
     }
 
     /// Gives the room of `count` bytes back that were copied out.
-    pub(crate) fn release(&mut self, mine: &Control, count: usize) {
+    pub fn release(&mut self, mine: &Control, count: usize) {
         self.head += count as u64;
         // ORDERING(ring-head): Release, the bytes were copied out before their room is given away.
         mine.head.0.store(self.head, Ordering::Release);
@@ -198,18 +203,18 @@ impl Consumer {
     /// Whether the writer waits for the room that was given back, and must be woken. To be asked when half of the
     /// ring or more was used: a writer waits only when it is full, and of what fills a ring one part or the other is
     /// as long.
-    pub(crate) fn must_wake(&mut self, theirs: &Control) -> bool {
+    pub fn must_wake(&mut self, theirs: &Control) -> bool {
         self.writer.is_due(&theirs.wants_room.0)
     }
 
     /// Says that this side's reader will sleep. Returns whether it may: nothing has come meanwhile.
-    pub(crate) fn sleep(&mut self, mine: &Control, theirs: &Control) -> Result<bool, Lie> {
+    pub fn sleep(&mut self, mine: &Control, theirs: &Control) -> Result<bool, Lie> {
         self.sleeping.begin(&mine.asleep.0);
         Ok(self.available(theirs)? == 0)
     }
 
     /// Is awake: looks by itself from here on.
-    pub(crate) fn wake(&mut self, mine: &Control) {
+    pub fn wake(&mut self, mine: &Control) {
         self.sleeping.end(&mine.asleep.0);
     }
 }
