@@ -22,8 +22,8 @@
 //! anything looks at them, and seals keep it from shrinking. What contradicts itself is a
 //! [`Violation`](crate::framing::Violation). This module must not know frames.
 //!
-//! Reading order: [`pit_core::byte_ring`] (who may read and write how far, and who must wake whom), [`region`] (the memory),
-//! [`halves`] (both together), [`grant`] (how an extension gets them), [`patience`] (how long to poll before sleeping).
+//! Reading order: [`pit_core::byte_ring`] (who may read and write how far, and who must wake whom), `region` (the memory),
+//! `halves` (both together), [`grant`] (how an extension gets them), [`patience`] (how long to poll before sleeping).
 
 pub mod grant;
 mod halves;

@@ -1,4 +1,4 @@
-//! An extension in this process: a [`Caller`] over the table of a loaded library.
+//! An extension in this process: a [`ipc_transport::Caller`] over the table of a loaded library.
 //!
 //! ```text
 //! call() --> books (one lock) --> table.call, on the caller's thread --> library
@@ -14,7 +14,7 @@
 //! stack; no limit of a manifest holds it, and it cannot be ended, only left alone. A method that has proven fast and
 //! then does not return keeps its caller's thread. Only what is trusted as the program itself belongs here.
 //!
-//! Reading order: [`library`], [`table`], [`callbacks`], [`books`], this file, [`call`], [`tender`], [`life`]. This
+//! Reading order: `library`, `table`, `callbacks`, `books`, this file, `call`, `tender`, `life`. This
 //! must not know manifests, nor when an extension is started.
 
 mod books;
