@@ -135,7 +135,7 @@ pub(crate) const KEYS: &[Key] = &[
         name: "in-process",
         variable: "SYMPHONY_IN_PROCESS",
         takes: "names of extensions, for example [\"echo\"]",
-        about: "extensions that run within the conductor, trusted as itself",
+        about: "extensions that run in the conductor itself",
         set: |settings, values, _| {
             let names: Option<Vec<String>> =
                 values.iter().map(|name| name.to_str().map(str::to_owned)).collect();

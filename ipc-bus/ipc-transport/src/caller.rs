@@ -46,7 +46,8 @@ pub struct Request<'a> {
     pub payload: Payload<'a>,
     /// When the caller stops waiting. Every call has a deadline.
     pub deadline: Instant,
-    /// The time as it was read for the deadline: whoever sends the request soon need not read it again.
+    /// The time as it was read for the deadline: whoever sends the request soon need not read it again. Whoever keeps
+    /// a request sets it anew: what is left until the deadline is counted from here.
     pub made_at: Instant,
     /// What to do while the extension has too much to do.
     pub on_overload: OnOverload,

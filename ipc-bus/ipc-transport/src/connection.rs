@@ -188,7 +188,7 @@ impl Shared {
         let timer_moved = state.take_timer_moved();
         let is_idle = state.is_watched() && state.is_idle();
         drop(state);
-        if flushed != Flushed::Nothing {
+        if flushed != Flushed::default() {
             self.tell_of(flushed);
         }
         if let Some(writer) = writer {
@@ -207,15 +207,17 @@ impl Shared {
 
     /// What came of writing to the ring, to be told without the lock.
     fn tell_of(&self, flushed: Flushed) {
-        match flushed {
-            Flushed::Nothing => {}
-            Flushed::ToWake => self.ring_the_bell(),
-            Flushed::EndOfStream => self.socket.shut_down_writes(),
-            Flushed::Lie(violation) => {
-                if let Some(through) = &self.through_ring {
-                    through.fail(violation);
-                }
-            }
+        let Some(through) = &self.through_ring else { return };
+        if flushed.is_end_of_stream {
+            // That wakes, too.
+            self.socket.shut_down_writes();
+        } else if flushed.must_wake {
+            self.ring_the_bell();
+        }
+        match flushed.lie {
+            Some(violation) => through.fail(violation),
+            None if flushed.has_more => through.wake_task(),
+            None => {}
         }
     }
 

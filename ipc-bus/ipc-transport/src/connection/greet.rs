@@ -91,8 +91,11 @@ pub(super) async fn greet(
         return match ready.fault {
             Some(fault) => Err(HandshakeError::Start(fault)),
             None => {
-                frames.set_message_bytes_max(hello.message_bytes_max);
                 let rings = offer.filter(|_| ready.rings).map(|offer| offer.halves);
+                // Beside rings nothing long comes over the socket.
+                if rings.is_none() {
+                    frames.set_message_bytes_max(hello.message_bytes_max);
+                }
                 Ok(Greeted { socket, welcome, frames, rings })
             }
         };

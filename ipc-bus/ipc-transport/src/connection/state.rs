@@ -39,6 +39,12 @@ const WAITING_CALLS_MAX: u32 = IN_FLIGHT_CALLS_MAX;
 /// LIMIT: bytes of answers to the peer's own requests that it leaves unread.
 const UNREAD_ANSWERS_BYTES_MAX: u64 = 256 << 10;
 
+/// LIMIT: times that a ring is filled under one lock.
+const FLUSH_ROUNDS_MAX: u32 = 4;
+
+/// LIMIT: bytes of arguments that take no time worth counting to encode, so that the clock as it was read before is fresh.
+const FRESH_BYTES_MAX: u64 = 16 << 10;
+
 /// What a rejected caller should wait before it tries again.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
 
@@ -68,17 +74,17 @@ enum WriterPhase {
     Blocked,
 }
 
-/// What came of [`State::flush_to_ring`].
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Flushed {
-    /// Nobody needs to be told.
-    Nothing,
+/// What came of [`State::flush_to_ring`], to be told without the lock.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Flushed {
     /// The other side sleeps.
-    ToWake,
+    pub(super) must_wake: bool,
+    /// There is more, and room for it: the reader task goes on.
+    pub(super) has_more: bool,
     /// Nothing follows the goodbye.
-    EndOfStream,
+    pub(super) is_end_of_stream: bool,
     /// The other side's words cannot be.
-    Lie(Violation),
+    pub(super) lie: Option<Violation>,
 }
 
 /// What the writer does next.
@@ -228,7 +234,8 @@ impl State {
             Phase::Ended(_, cause) => return Err(CallError::NotDelivered(cause.clone())),
         };
         // Through a ring nothing waits to be written with it, so the caller's own reading is as good.
-        let now = if self.ring.is_some() { call.made_at } else { self.now() };
+        let is_fresh = self.ring.is_some() && length <= FRESH_BYTES_MAX;
+        let now = if is_fresh { call.made_at } else { self.now() };
         if call.deadline <= now {
             self.statistics.expired += 1;
             return Err(CallError::NotDelivered(Cause::Deadline));
@@ -442,43 +449,61 @@ impl State {
     /// The time, read once for all bytes that go out together.
     fn now(&mut self) -> Instant {
         match self.clock {
+            // What a ring has no room for waits for long.
+            _ if self.ring.is_some() => Instant::now(),
             Some(clock) if !self.outgoing.is_empty() && self.writer != WriterPhase::Blocked => clock,
             _ => *self.clock.insert(Instant::now()),
         }
     }
 
-    /// Writes to the ring what is queued, as far as there is room.
+    /// Writes to the ring what is queued, as far as there is room; but no more than [`FLUSH_ROUNDS_MAX`] fills of it,
+    /// however fast the other side reads, because callers wait for the lock.
     pub(super) fn flush_to_ring(&mut self) -> Flushed {
-        let Some(ring) = &mut self.ring else { return Flushed::Nothing };
-        if self.outgoing.is_empty() && (self.has_ended_stream || !matches!(self.phase, Phase::Leaving)) {
-            return Flushed::Nothing;
+        let mut flushed = Flushed::default();
+        if self.ring.is_none() {
+            return flushed;
         }
-        let mut must_wake = false;
-        loop {
+        let is_leaving = matches!(self.phase, Phase::Leaving);
+        let is_over = matches!(self.phase, Phase::Lost(_) | Phase::Ended(..));
+        if is_over || self.outgoing.is_empty() && (self.has_ended_stream || !is_leaving) {
+            return flushed;
+        }
+        flushed.has_more = true;
+        for _ in 0..FLUSH_ROUNDS_MAX {
+            let Some(ring) = &mut self.ring else { break };
             let drained = self.outgoing.drain_into(|bytes| ring.write(bytes));
-            must_wake |= ring.publish();
-            match drained {
-                Err(violation) => return Flushed::Lie(violation),
-                Ok(true) => break,
+            flushed.must_wake |= ring.publish();
+            let is_full = match drained {
+                Ok(true) => false,
                 Ok(false) => match ring.wait_for_room() {
-                    Err(violation) => return Flushed::Lie(violation),
-                    Ok(true) => break,
-                    Ok(false) => {}
+                    Ok(is_full) => is_full,
+                    Err(violation) => return Flushed { lie: Some(violation), ..flushed },
                 },
+                Err(violation) => return Flushed { lie: Some(violation), ..flushed },
+            };
+            if is_full {
+                // Whoever reads rings.
+                flushed.has_more = false;
+                break;
+            }
+            if self.waiting_live > 0 {
+                self.admit();
+            }
+            if self.outgoing.is_empty() {
+                flushed.has_more = false;
+                break;
             }
         }
         if self.outgoing.is_empty() {
-            ring.stop_waiting();
+            if let Some(ring) = &mut self.ring {
+                ring.stop_waiting();
+            }
+            if is_leaving {
+                self.has_ended_stream = true;
+                flushed.is_end_of_stream = true;
+            }
         }
-        if self.waiting_live > 0 {
-            self.admit();
-        }
-        if self.outgoing.is_empty() && matches!(self.phase, Phase::Leaving) {
-            // That wakes, too.
-            self.has_ended_stream = true;
-            return Flushed::EndOfStream;
-        }
-        if must_wake { Flushed::ToWake } else { Flushed::Nothing }
+        flushed
     }
 
     // ---- writer and timer ------------------------------------------------------------------------------

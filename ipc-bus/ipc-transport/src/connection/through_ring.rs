@@ -18,7 +18,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use ipc_protocol::frame::HEADER_BYTES;
@@ -31,7 +31,7 @@ use super::{CloseReason, PeerEvents, Shared};
 use crate::framing::{FrameBuffer, Violation};
 use crate::in_flight::CallId;
 use crate::outcome::CallResult;
-use crate::ring::{Latency, Patience, RingReader};
+use crate::ring::{Latency, Patience, RING_BYTES, RingReader};
 
 /// To say that nobody looks costs two transfers of a cache line a call, because the other side looks at the word after each
 /// answer. After as many calls in a row that followed each other without the task's having its turn, the task is called
@@ -45,6 +45,9 @@ const ALONE_MAX: u32 = 1 << 14;
 
 /// LIMIT: times that a caller empties the ring for others before he lets them run.
 const DRAINS_PER_POLL: u32 = 16;
+
+/// LIMIT: bytes that a caller reads for others before he lets them run.
+const BYTES_FOR_OTHERS_MAX: u64 = 64 << 10;
 
 /// What a connection with rings has beside its state.
 #[derive(Debug)]
@@ -81,6 +84,8 @@ struct Reading {
     alone_min: u32,
     /// Since when nobody looks, while answers are owed.
     slept_at: Option<Instant>,
+    /// The connection has ended, or will: nothing is read any more.
+    is_over: bool,
 }
 
 impl std::fmt::Debug for Reading {
@@ -108,6 +113,7 @@ impl ThroughRing {
             alone: 0,
             alone_min: ALONE_MIN,
             slept_at: None,
+            is_over: false,
         };
         Self {
             polls: !latency.bound().is_zero(),
@@ -122,6 +128,11 @@ impl ThroughRing {
     /// Ends the connection with `violation`. To be called without the state's lock.
     pub(super) fn fail(&self, violation: Violation) {
         self.violation.lock().get_or_insert(violation);
+        self.wake_task();
+    }
+
+    /// Gives the reader task its turn.
+    pub(super) fn wake_task(&self) {
         if let Some(task) = &*self.task.lock() {
             task.wake_by_ref();
         }
@@ -136,9 +147,7 @@ impl ThroughRing {
         if keeps_looking || !reading.ring.sleep().unwrap_or(false) {
             reading.ring.wake();
             reading.is_task_awake = true;
-            if let Some(task) = &*self.task.lock() {
-                task.wake_by_ref();
-            }
+            self.wake_task();
         }
     }
 }
@@ -205,22 +214,31 @@ impl Shared {
         &self,
         through: &ThroughRing,
         id: CallId,
-        cx: &Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<CallResult> {
         if !through.polls {
             return self.state.lock().poll(id, cx.waker());
         }
+        // One who is answered at once each time must let others run, too.
+        let turn = ready!(tokio::task::coop::poll_proceed(cx));
         if let Some(result) = self.state.lock().take_outcome(id) {
+            turn.made_progress();
             return Poll::Ready(result);
         }
         // Somebody else reads now: he hands over what comes.
         let Some(mut reading) = through.reading.try_lock() else {
             return self.state.lock().poll(id, cx.waker());
         };
+        if reading.is_over {
+            return self.state.lock().poll(id, cx.waker());
+        }
+        let unwinding = WakeIfUnwinding(through);
         reading.ring.wake();
         let this = cx.waker().data().addr();
         let is_alone = reading.last == this;
         reading.last = this;
+        let mut drained = 0;
+        let mut until = None;
         for _ in 0..DRAINS_PER_POLL {
             let Reading { patience, ring, .. } = &mut *reading;
             let has_come = if is_alone {
@@ -235,6 +253,7 @@ impl Shared {
                 // After a violation nothing is taken any more.
                 Ok(0) => break,
                 Ok(bytes) => {
+                    drained += bytes;
                     let mut state = self.state.lock();
                     state.statistics_mut().bytes_read += bytes;
                     if let Some(result) = state.take_outcome(id) {
@@ -242,6 +261,8 @@ impl Shared {
                         drop(state);
                         let keeps_looking = others_wait || reading.is_called_again();
                         through.hand_over(reading, keeps_looking);
+                        drop(unwinding);
+                        turn.made_progress();
                         return Poll::Ready(result);
                     }
                 }
@@ -250,17 +271,33 @@ impl Shared {
                     break;
                 }
             }
-            if !is_alone {
+            let now = Instant::now();
+            let is_late = now >= *until.get_or_insert(now + through.bound);
+            if !is_alone || is_late || drained >= BYTES_FOR_OTHERS_MAX {
                 break;
             }
         }
         let poll = self.state.lock().poll(id, cx.waker());
-        // One who waits alone and in vain has looked for as long as it pays.
-        if is_alone && !reading.is_task_awake {
+        // One who waits alone and in vain, and for whom nothing came, has looked for as long as it pays.
+        let keeps_looking = !is_alone || drained > 0;
+        if !keeps_looking && !reading.is_task_awake {
             reading.slept_at = Some(Instant::now());
         }
-        through.hand_over(reading, !is_alone);
+        through.hand_over(reading, keeps_looking);
+        drop(unwinding);
         poll
+    }
+}
+
+/// Lets the reader task look if whoever reads unwinds out of foreign code (a sink, an event): else nobody would look, and
+/// the other side would not know that it must ring.
+struct WakeIfUnwinding<'a>(&'a ThroughRing);
+
+impl Drop for WakeIfUnwinding<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.wake_task();
+        }
     }
 }
 
@@ -279,6 +316,7 @@ impl RingTask {
         let Some(through) = &shared.through_ring else { return Poll::Ready(CloseReason::Eof) };
         through.task.lock().get_or_insert_with(|| cx.waker().clone()).clone_from(cx.waker());
         if let Some(violation) = &*through.violation.lock() {
+            through.reading.lock().is_over = true;
             return violated(violation);
         }
         let end = self.read_socket(cx);
@@ -286,14 +324,23 @@ impl RingTask {
             if matches!(reason, CloseReason::Eof) {
                 // What was said before the end counts.
                 let mut reading = through.reading.lock();
-                loop {
+                // No more than a ring holds: whoever still moves its words was not at its end.
+                let mut rest = RING_BYTES as u64;
+                while rest > 0 {
                     match reading.drain(&shared) {
                         Ok(0) => break,
-                        Ok(bytes) => shared.state.lock().statistics_mut().bytes_read += bytes,
-                        Err(violation) => return violated(&violation),
+                        Ok(bytes) => {
+                            rest = rest.saturating_sub(bytes);
+                            shared.state.lock().statistics_mut().bytes_read += bytes;
+                        }
+                        Err(violation) => {
+                            reading.is_over = true;
+                            return violated(&violation);
+                        }
                     }
                 }
             }
+            through.reading.lock().is_over = true;
             return Poll::Ready(reason);
         }
         let Some(mut reading) = through.reading.try_lock() else {
@@ -306,7 +353,10 @@ impl RingTask {
         loop {
             let bytes = match reading.drain(&shared) {
                 Ok(bytes) => bytes,
-                Err(violation) => return violated(&violation),
+                Err(violation) => {
+                    reading.is_over = true;
+                    return violated(&violation);
+                }
             };
             let had_some = bytes > 0;
             if had_some && let Some(slept_at) = reading.slept_at.take() {
@@ -393,7 +443,8 @@ fn violated(violation: &Violation) -> Poll<CloseReason> {
 }
 
 fn check_bells(bells: &mut FrameBuffer, epoch: u32) -> Result<(), Violation> {
-    while let Some(frame) = bells.next_frame_ref()? {
+    // What is longer than a bell is counted and not kept.
+    while let Some(frame) = bells.next_frame_ref_if(|_| false)? {
         let Header { kind, id, epoch: of, .. } = frame.header;
         if of == epoch && kind != Kind::Wake {
             let expected = "everything but Wake goes through the ring";

@@ -76,14 +76,23 @@ impl Granted {
 ///
 /// [`io::Error`]: something else came, or nothing in time.
 pub fn receive(socket: &UnixStream, frames: &mut FrameBuffer, timeout: Duration) -> io::Result<Granted> {
+    socket.set_read_timeout(Some(timeout))?;
+    let granted = receive_both(socket, frames);
+    // Whoever goes on without rings waits on this socket for as long as it takes.
+    socket.set_read_timeout(None)?;
+    granted
+}
+
+fn receive_both(socket: &UnixStream, frames: &mut FrameBuffer) -> io::Result<Granted> {
     let mut taken = [None, None];
     let mut come: Vec<OwnedFd> = Vec::new();
-    socket.set_read_timeout(Some(timeout))?;
     while taken.iter().any(Option::is_none) {
         let Some(frame) = frames.next_frame().map_err(io::Error::other)? else {
-            let count = frames.read_from(|room| receive_bytes(socket.as_fd(), room, &mut come))?;
-            if count == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+            match frames.read_from(|room| receive_bytes(socket.as_fd(), room, &mut come)) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
             continue;
         };
@@ -97,7 +106,6 @@ pub fn receive(socket: &UnixStream, frames: &mut FrameBuffer, timeout: Duration)
             taken.get_mut(grant.index as usize).filter(|place| grant.purpose == PURPOSE && place.is_none());
         *place.ok_or_else(unexpected)? = Some(come.remove(0));
     }
-    socket.set_read_timeout(None)?;
     match taken {
         [Some(host), Some(own)] => Ok(Granted { host, own }),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),

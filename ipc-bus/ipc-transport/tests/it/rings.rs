@@ -104,8 +104,8 @@ async fn a_lying_tail_ends_the_peer() {
 async fn a_lying_head_ends_the_peer() {
     let (connection, peer) = connect_to(Latency::Balanced, |peer: Peer| {
         own_region(&peer).write_all_at(&u64::MAX.to_le_bytes(), HEAD).expect("its own region can be written");
-        let mut peer = peer;
-        while peer.receive().is_some() {}
+        // It never reads the ring, which would write the word anew.
+        let _ = std::io::copy(&mut &peer.socket, &mut std::io::sink());
     })
     .await;
     let large = Encoded::message_pack(vec![0xc0; 1 << 20]);
@@ -287,4 +287,107 @@ async fn frames_beside_the_ring_end_the_peer() {
         drop(reply);
         peer.join().expect("the script sees the end");
     }
+}
+
+/// It is at its end, says its socket; its ring says that there is more and more.
+#[tokio::test]
+async fn a_peer_that_goes_on_after_its_end_is_not_listened_to() {
+    let has_enough = Arc::new(AtomicBool::new(false));
+    let enough = Arc::clone(&has_enough);
+    let (connection, peer) = connect_to(Latency::Balanced, move |mut peer: Peer| {
+        peer.expect(Kind::Call);
+        let pongs = Header::new(Kind::Pong, peer.hello.epoch, 7).encode().repeat(8192);
+        peer.raw(&pongs);
+        peer.socket.shutdown(std::net::Shutdown::Write).expect("it is open");
+        let region = own_region(&peer);
+        let mut tail = pongs.len() as u64;
+        while !enough.load(Ordering::Relaxed) {
+            // As much as there is room for, of frames that are there already; a lie if the host does not read.
+            tail += 32;
+            region.write_all_at(&tail.to_le_bytes(), TAIL).expect("its own region can be written");
+        }
+    })
+    .await;
+    let reply = call(&connection, PATIENCE);
+    let reason = connection.closed().await;
+    assert!(matches!(reason, CloseReason::Eof | CloseReason::Violation(_)), "{reason:?}");
+    has_enough.store(true, Ordering::Relaxed);
+    connection.fail_all(Cause::Died("it is gone".to_owned()));
+    assert!(reply.await.is_err());
+    peer.join().expect("the script ends");
+}
+
+/// It makes room a byte at a time while a long message waits: others still get to run.
+#[tokio::test]
+async fn a_peer_that_reads_byte_by_byte_holds_up_nobody() {
+    let has_enough = Arc::new(AtomicBool::new(false));
+    let enough = Arc::clone(&has_enough);
+    let (connection, peer) = connect_to(Latency::Balanced, move |peer: Peer| {
+        let region = own_region(&peer);
+        let mut head = 0_u64;
+        while !enough.load(Ordering::Relaxed) {
+            head += 1;
+            region.write_all_at(&head.to_le_bytes(), HEAD).expect("its own region can be written");
+        }
+    })
+    .await;
+    let (innocent, bystander) = connect_to(Latency::Balanced, echo).await;
+    let long = Encoded::message_pack(ipc_testkit::reference::bin(32 << 20));
+    let slow = connection.call(Request::new("echo", Payload::Encoded(long), PATIENCE));
+    for _ in 0..BESIDE {
+        call(&innocent, PATIENCE).await.expect("the bystander notices nothing");
+    }
+    drop(slow);
+    connection.close("seen");
+    has_enough.store(true, Ordering::Relaxed);
+    peer.join().expect("the script ends");
+    innocent.close("seen");
+    bystander.join().expect("the script ends");
+}
+
+/// A call that waited for room is sent when there is some, though nothing else comes or goes.
+#[tokio::test]
+async fn a_call_that_waited_behind_a_long_one_is_sent() {
+    let (socket, peer) = Peer::run(|mut peer| {
+        peer.accept(&["echo"]);
+        // Answers neither before it has both.
+        let calls = [peer.expect(Kind::Call), peer.expect(Kind::Call)];
+        for call in &calls {
+            peer.reply(call, b"\xc0");
+        }
+        while peer.receive().is_some() {}
+    });
+    let options = ConnectOptions {
+        latency: Latency::Efficient,
+        queued_bytes_max: 1 << 20,
+        ..ConnectOptions::new(Hello::new("test", 3, 99))
+    };
+    let connection = connect(socket, options, Arc::new(())).await.expect("the peer is good");
+    let long = || Payload::Encoded(Encoded::message_pack(ipc_testkit::reference::bin(900_000)));
+    let replies = [
+        connection.call(Request::new("echo", long(), PATIENCE)),
+        connection.call(Request::new("echo", long(), PATIENCE)),
+    ];
+    for reply in replies {
+        reply.await.expect("it is sent and answered");
+    }
+    connection.close("seen");
+    peer.join().expect("the script ends");
+}
+
+/// Whoever is answered at once every time lets others run all the same.
+#[tokio::test]
+async fn a_caller_without_a_pause_lets_others_run() {
+    let (connection, peer) = connect_to(Latency::Low, echo).await;
+    let others_ran = Arc::new(AtomicBool::new(false));
+    let ran = Arc::clone(&others_ran);
+    tokio::spawn(async move { ran.store(true, Ordering::Relaxed) });
+    let mut calls = 0;
+    while !others_ran.load(Ordering::Relaxed) {
+        call(&connection, PATIENCE).await.expect("it is answered");
+        calls += 1;
+        assert!(calls < 1_000_000, "nobody else gets to run");
+    }
+    connection.close("seen");
+    peer.join().expect("the script ends");
 }
