@@ -99,6 +99,8 @@ fn typed_calls_go_fast_where_both_sides_mean_the_same() {
         // Nothing runs yet that could have said what it means.
         let middle = client.middle(vec![point(1.0, 4.0), point(3.0, 0.0)]).await.expect("it answers");
         assert_eq!(middle, same::Point { x: 2.0, y: 2.0, name: None });
+        // The answer to a call that waited for the start may come before all others may know of the incarnation.
+        until_state(&host, NAME, InstanceState::Ready).await;
         assert_eq!(counts(&host), (1, 0));
 
         let middle = client.middle(vec![point(1.0, 4.0), point(3.0, 0.0)]).await.expect("it answers");
@@ -154,6 +156,8 @@ fn calls_go_fast_again_after_a_restart() {
         let route = register(&host);
         let client = same::PointsClient::new(route.clone()).with_timeout(BOUND);
         client.rest().await.expect("it answers");
+        // The answer to a call that waited for the start may come before all others may know of the incarnation.
+        until_state(&host, NAME, InstanceState::Ready).await;
         client.rest().await.expect("it answers");
         assert_eq!(counts(&host), (2, 1));
         kill(snapshot(&host, NAME).pid.expect("it runs"));
