@@ -150,8 +150,8 @@ impl RetryLog {
 ///
 /// # Concurrency
 ///
-/// Called by the connection's reader, one frame after the other, and once more at most while the reply is being
-/// dropped. It must not block, call, or panic: the answers wait for it. Keep the last word, or send it on
+/// Called by whoever reads the connection, one frame after the other, and once more at most while the reply is being
+/// dropped. Through shared memory that is any caller who waits for an answer, on his thread. It must not block, call, or panic: the answers wait for it. Keep the last word, or send it on
 /// without waiting.
 ///
 /// ```

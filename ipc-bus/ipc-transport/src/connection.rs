@@ -100,8 +100,8 @@ impl ConnectOptions {
 ///
 /// # Concurrency
 ///
-/// Called by the reader, one after the other, in the order of arrival: whoever blocks here, blocks the
-/// answers.
+/// Called by whoever reads, one after the other, in the order of arrival: whoever blocks here, blocks the
+/// answers. Through shared memory a caller who waits for an answer may be the one who reads: then it is his thread.
 pub trait PeerEvents: Send + Sync + 'static {
     /// A log record.
     fn log(&self, record: LogRecord) {
