@@ -10,145 +10,45 @@
 //!    +--- wakes --+   +---------- reader task <------+        timer task: deadlines
 //! ```
 
-mod greet;
-mod socket;
-mod statistics;
-
-mod state;
-
 mod allowance;
+mod call;
+mod greet;
 mod incoming;
+mod options;
+mod socket;
+mod state;
+mod statistics;
 mod tasks;
 mod through_ring;
 
-use std::cell::Cell;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use ipc_protocol::control::{Event, Goodbye, Heartbeat, LogRecord};
-use ipc_protocol::handshake::{FEATURE_RINGS, FEATURE_WINCODE, Hello, MethodEntry, Welcome};
-use ipc_protocol::limits::{
-    IN_FLIGHT_CALLS_DEFAULT, IN_FLIGHT_CALLS_MAX, QUEUED_BYTES_DEFAULT, READY_TIMEOUT_MS, WELCOME_TIMEOUT_MS,
-};
-use ipc_protocol::{Codec, Fault, FaultCode, Origin};
+use ipc_protocol::control::Goodbye;
+use ipc_protocol::handshake::{FEATURE_RINGS, FEATURE_WINCODE, MethodEntry, Welcome};
+use ipc_protocol::limits::IN_FLIGHT_CALLS_MAX;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use crate::caller::{Caller, ProgressSink, Reply, Request};
 use crate::handshake::HandshakeError;
 use crate::in_flight::CallId;
-use crate::outcome::{CallError, CallResult, Cause};
-use crate::outgoing::QueuedBody;
-use crate::payload::{Payload, encode_into, encode_slot};
-use crate::ring::{Latency, Offer};
+use crate::outcome::{CallError, Cause};
+use crate::payload::encode_into;
+use crate::ring::Offer;
 use socket::Socket;
 use state::{Flushed, Limits, NewCall, Phase, State};
 use through_ring::ThroughRing;
 
+pub(crate) use call::InFlightReply;
+pub use options::{CloseReason, ConnectOptions, PeerEvents};
 pub use statistics::ConnectionStatistics;
 
 /// Why two sides did not come together.
 pub type ConnectError = HandshakeError;
 
-/// LIMIT: capacity of the vector per thread that arguments are encoded into.
-const SCRATCH_BYTES_MAX: usize = 64 << 10;
-
 /// LIMIT: how long calls wait for the host's word on how the peer ended.
 const CAUSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How to talk to one peer.
-#[derive(Clone, Debug)]
-pub struct ConnectOptions {
-    /// The first frame. Its `in_flight_max` is taken from below, and what this side has is added to its features.
-    pub hello: Hello,
-    /// Time for the extension's `Welcome`.
-    pub welcome_timeout: Duration,
-    /// Time from `Welcome` to `Ready`.
-    pub ready_timeout: Duration,
-    /// Calls in flight at most: 1 to [`IN_FLIGHT_CALLS_MAX`].
-    pub in_flight_max: u32,
-    /// Bytes that may wait to be written, and as many in the bodies of calls that wait for room; beyond both,
-    /// calls are rejected. A single message may be longer when nothing else waits.
-    pub queued_bytes_max: u64,
-    /// Whether to offer shared memory. An extension that does not know it, or cannot use it, is talked to over the
-    /// socket all the same.
-    pub offers_rings: bool,
-    /// How long both sides poll shared memory before they sleep.
-    pub latency: Latency,
-}
-
-impl ConnectOptions {
-    /// The limits of the protocol.
-    #[must_use]
-    pub fn new(hello: Hello) -> Self {
-        Self {
-            hello,
-            welcome_timeout: Duration::from_millis(WELCOME_TIMEOUT_MS.into()),
-            ready_timeout: Duration::from_millis(READY_TIMEOUT_MS.into()),
-            in_flight_max: IN_FLIGHT_CALLS_DEFAULT,
-            queued_bytes_max: QUEUED_BYTES_DEFAULT,
-            offers_rings: true,
-            latency: Latency::default(),
-        }
-    }
-}
-
-/// What a peer says beside answers.
-///
-/// # Concurrency
-///
-/// Called by whoever reads, one after the other, in the order of arrival: whoever blocks here, blocks the
-/// answers. Through shared memory a caller who waits for an answer may be the one who reads: then it is his thread.
-pub trait PeerEvents: Send + Sync + 'static {
-    /// A log record.
-    fn log(&self, record: LogRecord) {
-        let _ = record;
-    }
-    /// A sign of life.
-    fn heartbeat(&self, heartbeat: Heartbeat) {
-        let _ = heartbeat;
-    }
-    /// The extension's own event.
-    fn event(&self, event: Event) {
-        let _ = event;
-    }
-    /// The extension's last frame.
-    fn goodbye(&self, goodbye: Goodbye) {
-        let _ = goodbye;
-    }
-    /// Nothing more will be read. Calls wait for [`Connection::fail_all`] now, unless this side closed.
-    fn closed(&self, reason: &CloseReason) {
-        let _ = reason;
-    }
-}
-
-/// For whoever wants answers only.
-impl PeerEvents for () {}
-
-/// Why nothing more is read from a peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The peer closed its end: most likely its process ended.
-    Eof,
-    /// The peer broke the protocol; what it did.
-    Violation(String),
-    /// This side closed; why.
-    ClosedHere(String),
-}
-
-impl CloseReason {
-    /// What a call is told when nobody knows more.
-    fn cause(&self) -> Cause {
-        match self {
-            Self::Eof => Cause::Died("it closed its channel, and how it ended is not known".to_owned()),
-            Self::Violation(what) => Cause::ProtocolViolation(what.clone()),
-            Self::ClosedHere(why) => Cause::Closed(why.clone()),
-        }
-    }
-}
 
 #[derive(Debug)]
 struct Shared {
@@ -255,7 +155,7 @@ fn close(shared: &Shared, reason: &str) {
     shared.socket.shut_down();
 }
 
-/// One peer that can be called. Clones share the connection; when the last one and the last [`Reply`] are
+/// One peer that can be called. Clones share the connection; when the last one and the last [`Reply`](crate::Reply) are
 /// gone, it is closed.
 #[derive(Clone, Debug)]
 pub struct Connection {
@@ -491,101 +391,5 @@ impl<'a> Watch<'a> {
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         self.shared.state.lock().unwatch();
-    }
-}
-
-thread_local! {
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-fn not_agreed(codec: Codec) -> CallError {
-    let reason = format!("codec {codec:?} was not agreed on with the extension");
-    CallError::Rejected { reason, retry_after: None }
-}
-
-impl Caller for Connection {
-    fn call(&self, request: Request<'_>) -> Reply {
-        let shared = self.shared();
-        let Some(method) = shared.method(request.method) else {
-            let message = format!("{} has no method {:?}", shared.welcome.extension, request.method);
-            let fault = Fault::new(FaultCode::UnknownMethod, message).with_origin(Origin::Host);
-            return Reply::ready(Err(CallError::Fault(fault)));
-        };
-        let Request { deadline, made_at, on_overload, progress, .. } = request;
-        let begin = |codec: Codec, body: QueuedBody<'_>| {
-            let progress = progress.as_ref().map(ProgressSink::downgrade);
-            shared.begin(&NewCall { made_at, method, codec, body, deadline, on_overload, progress })
-        };
-        let begun = match request.payload {
-            Payload::Encoded(encoded) => match encoded.codec {
-                Codec::Wincode if !shared.has_wincode => Err(not_agreed(encoded.codec)),
-                Codec::None => Err(not_agreed(encoded.codec)),
-                codec => begin(codec, QueuedBody::Shared(&encoded.bytes)),
-            },
-            Payload::Borrowed { codec: codec @ Codec::None, .. } => Err(not_agreed(codec)),
-            Payload::Borrowed { codec: codec @ Codec::Wincode, .. } if !shared.has_wincode => {
-                Err(not_agreed(codec))
-            }
-            Payload::Borrowed { codec, bytes } => begin(codec, QueuedBody::Borrowed(bytes)),
-            Payload::Typed(slot) => {
-                // Encoded outside the lock: `Serialize` is foreign code. Taken, not borrowed: it may call too.
-                let mut scratch = SCRATCH.take();
-                scratch.clear();
-                let is_fast = shared.is_fast(method, slot.schema_hash());
-                let encoded = encode_slot(slot, is_fast, shared.message_bytes_max, &mut scratch);
-                let begun = encoded.map_err(CallError::from).and_then(|codec| {
-                    if scratch.len() <= SCRATCH_BYTES_MAX {
-                        begin(codec, QueuedBody::Borrowed(&scratch))
-                    } else {
-                        let body = Bytes::from(std::mem::take(&mut scratch));
-                        begin(codec, QueuedBody::Shared(&body))
-                    }
-                });
-                SCRATCH.set(scratch);
-                begun
-            }
-        };
-        match begun {
-            Ok(id) => {
-                let connection = self.clone();
-                Reply::in_flight(InFlightReply { connection, id, is_over: false, _progress: progress })
-            }
-            Err(error) => Reply::ready(Err(error)),
-        }
-    }
-}
-
-/// A call of a connection. Dropping it cancels the call.
-pub(crate) struct InFlightReply {
-    connection: Connection,
-    id: CallId,
-    is_over: bool,
-    /// Who hears of its progress, as long as this is here.
-    _progress: Option<ProgressSink>,
-}
-
-impl Future for InFlightReply {
-    type Output = CallResult;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult> {
-        assert!(!self.is_over, "a reply was polled after it resolved");
-        let shared = self.connection.shared();
-        let result = match &shared.through_ring {
-            Some(through) => shared.poll_through_ring(through, self.id, cx),
-            None => shared.state.lock().poll(self.id, cx.waker()),
-        };
-        self.is_over = result.is_ready();
-        result
-    }
-}
-
-impl Drop for InFlightReply {
-    fn drop(&mut self) {
-        if !self.is_over {
-            let shared = self.connection.shared();
-            let mut state = shared.state.lock();
-            state.abandon(self.id);
-            shared.finish(state, &mut Vec::new());
-        }
     }
 }
