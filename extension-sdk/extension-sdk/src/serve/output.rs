@@ -105,8 +105,12 @@ impl Queue {
         if !ring.has_room(self.pending.len()).unwrap_or(false) {
             return None;
         }
-        for slice in self.pending.slices() {
-            ring.write(&slice).ok()?;
+        if self.pending.large.is_empty() {
+            ring.write(&self.pending.bytes).ok()?;
+        } else {
+            for slice in self.pending.slices() {
+                ring.write(&slice).ok()?;
+            }
         }
         self.pending.clear();
         Some(ring.publish())
@@ -168,7 +172,10 @@ impl Output {
     pub(super) fn append_reply(&self, call: u64, codec: Codec, body: &mut Vec<u8>, flush: Flush) -> usize {
         let header = Header { codec, ..Header::new(Kind::Reply, self.epoch, call) };
         if body.len() <= COPIED_RESULT_BYTES_MAX {
-            let mut queue = self.append_locked(|pending| append_frame(&mut pending.bytes, header, body));
+            let mut queue = self.lock_with_room();
+            if !queue.is_broken && !queue.has_left {
+                append_frame(&mut queue.pending.bytes, header, body);
+            }
             let must_wake = match flush {
                 Flush::AtOnce if !queue.is_writing => queue.write_to_ring(),
                 Flush::AtOnce | Flush::Later => None,
@@ -232,10 +239,15 @@ impl Output {
     }
 
     fn append(&self, write: impl FnOnce(&mut Pending)) -> usize {
-        self.append_locked(write).pending.len()
+        let mut queue = self.lock_with_room();
+        if !queue.is_broken && !queue.has_left {
+            write(&mut queue.pending);
+        }
+        queue.pending.len()
     }
 
-    fn append_locked(&self, write: impl FnOnce(&mut Pending)) -> MutexGuard<'_, Queue> {
+    /// The queue, when not too much is in it.
+    fn lock_with_room(&self) -> MutexGuard<'_, Queue> {
         let mut queue = self.queue.lock();
         while queue.pending.len() >= QUEUED_BYTES_MAX && !queue.is_broken {
             if queue.is_writing {
@@ -243,9 +255,6 @@ impl Output {
             } else {
                 queue = self.write_queued(queue);
             }
-        }
-        if !queue.is_broken && !queue.has_left {
-            write(&mut queue.pending);
         }
         queue
     }

@@ -39,6 +39,14 @@ const WAITING_CALLS_MAX: u32 = IN_FLIGHT_CALLS_MAX;
 /// LIMIT: bytes of answers to the peer's own requests that it leaves unread.
 const UNREAD_ANSWERS_BYTES_MAX: u64 = 256 << 10;
 
+/// Calls in flight from which on new ones go to the ring together: the other side has enough to do meanwhile. Whoever writes
+/// there takes its cache lines from the other core, and passes a fence behind which he waits for them: it costs the
+/// same for one call and for ten.
+const TOGETHER_MIN: u32 = 8;
+
+/// LIMIT: bytes that are kept back to be written together.
+const TOGETHER_BYTES_MAX: u64 = 2 << 10;
+
 /// LIMIT: times that a ring is filled under one lock.
 const FLUSH_ROUNDS_MAX: u32 = 4;
 
@@ -111,6 +119,8 @@ pub(super) struct State {
     outgoing: Outgoing,
     /// Where the bytes go if not through the socket.
     ring: Option<RingWriter>,
+    /// Whether the reader task will flush what was kept back.
+    is_task_told: bool,
     /// Whether it was told that nothing follows the goodbye.
     has_ended_stream: bool,
     /// Calls that wait for room, oldest first; some may be over already.
@@ -152,6 +162,7 @@ impl State {
             calls: InFlight::default(),
             outgoing: Outgoing::default(),
             ring,
+            is_task_told: false,
             has_ended_stream: false,
             waiting: VecDeque::new(),
             waiting_live: 0,
@@ -341,11 +352,8 @@ impl State {
             ..Header::new(Kind::Call, self.epoch, id.to_wire())
         };
         let start = self.outgoing.push(header, body);
-        self.calls.set_sent(id, start, self.outgoing.end());
         let is_fast = codec == Codec::Wincode;
-        if let Some(slot) = self.calls.get_mut(id) {
-            slot.is_fast = is_fast;
-        }
+        self.calls.set_sent(id, start, self.outgoing.end(), is_fast);
         self.statistics.calls += 1;
         self.statistics.calls_fast += u64::from(is_fast);
     }
@@ -454,6 +462,26 @@ impl State {
             Some(clock) if !self.outgoing.is_empty() && self.writer != WriterPhase::Blocked => clock,
             _ => *self.clock.insert(Instant::now()),
         }
+    }
+
+    /// Whether what was just queued may go to the ring later, and whether the reader task must be told to see to it: it does
+    /// when it has its turn, unless somebody flushes before.
+    pub(super) fn keep_back(&mut self) -> Option<bool> {
+        let is_kept = self.ring.is_some()
+            && self.calls.sent() >= TOGETHER_MIN
+            && (1..TOGETHER_BYTES_MAX).contains(&self.outgoing.queued())
+            && matches!(self.phase, Phase::Open);
+        is_kept.then(|| !std::mem::replace(&mut self.is_task_told, true))
+    }
+
+    /// The reader task has its turn.
+    pub(super) fn task_is_here(&mut self) {
+        self.is_task_told = false;
+    }
+
+    /// Whether something waits to be written.
+    pub(super) fn keeps_back(&self) -> bool {
+        !self.outgoing.is_empty()
     }
 
     /// Writes to the ring what is queued, as far as there is room; but no more than [`FLUSH_ROUNDS_MAX`] fills of it,
