@@ -105,15 +105,16 @@ impl Queue {
         if !ring.has_room(self.pending.len()).unwrap_or(false) {
             return None;
         }
+        let mut must_wake = false;
         if self.pending.large.is_empty() {
-            ring.write(&self.pending.bytes).ok()?;
+            ring.write_by_pieces(&self.pending.bytes, &mut must_wake).ok()?;
         } else {
             for slice in self.pending.slices() {
-                ring.write(&slice).ok()?;
+                ring.write_by_pieces(&slice, &mut must_wake).ok()?;
             }
         }
         self.pending.clear();
-        Some(ring.publish())
+        Some(ring.publish() | must_wake)
     }
 }
 
@@ -358,9 +359,10 @@ impl Output {
         for slice in pending.slices() {
             let mut rest = &*slice;
             while !rest.is_empty() {
-                let count = ring.write(rest).map_err(io::Error::other)?;
+                let mut must_wake = false;
+                let count = ring.write_by_pieces(rest, &mut must_wake).map_err(io::Error::other)?;
                 rest = &rest[count..];
-                if ring.publish() {
+                if ring.publish() | must_wake {
                     self.ring_the_bell();
                 }
                 if rest.is_empty() {

@@ -47,7 +47,7 @@ const ALONE_MAX: u32 = 1 << 14;
 const DRAINS_PER_POLL: u32 = 16;
 
 /// LIMIT: bytes that a caller reads for others before he lets them run.
-const BYTES_FOR_OTHERS_MAX: u64 = 64 << 10;
+const BYTES_FOR_OTHERS_MAX: u64 = RING_BYTES as u64;
 
 /// What a connection with rings has beside its state.
 #[derive(Debug)]
