@@ -26,6 +26,9 @@ pub mod handshake;
 
 pub mod ring;
 
+#[cfg(feature = "rendezvous")]
+pub mod rendezvous;
+
 // The calling side.
 /// For the endpoints of other crates of ours, and not for their users: it may change.
 #[cfg(feature = "tokio")]

@@ -171,7 +171,12 @@ impl Store {
             Sound::File { file, identity } => {
                 let mapping = Mapping::of_stored(&file, identity.bytes())
                     .map_err(|error| DiskError::io("map", &self.path_of(digest), error))?;
-                Content::File { mapping, file, objects: self.root.objects.shared_path(), path: OnceLock::new() }
+                Content::File {
+                    mapping,
+                    file,
+                    objects: self.root.objects.shared_path(),
+                    path: OnceLock::new(),
+                }
             }
         };
         let artifact = Artifact::new(*digest, content);
