@@ -1,6 +1,9 @@
-//! What a method is given besides its arguments: this call's deadline, its cancellation, its progress.
+//! What a method is given besides its arguments: this call's deadline, its cancellation, its progress, and what it may
+//! ask of the host.
 //!
 //! A context knows one call and the way to its caller; it must not know how the call came.
+
+mod host;
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +12,10 @@ use std::time::{Duration, Instant};
 
 use ipc_protocol::control::Progress;
 use ipc_protocol::{Fault, FaultCode, Retry};
+use ipc_transport::Reply;
 use parking_lot::Mutex;
+
+pub use host::{OtherExtension, State};
 
 /// LIMIT: the shortest time between two progress messages of one call; what comes sooner is left out, unless
 /// it is the first that says that everything is done.
@@ -18,9 +24,21 @@ pub const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// LIMIT: bytes of a progress message's text; the rest is cut at a character boundary.
 pub const PROGRESS_MESSAGE_BYTES_MAX: usize = 1 << 10;
 
-/// Where progress goes.
+/// The way from a call to its host: where progress goes, and what the method asks for.
 pub(crate) trait ProgressSink: Send + Sync {
     fn progress(&self, call: u64, progress: Progress);
+
+    /// Whether the host can be asked for `method`.
+    fn offers(&self, method: &str) -> bool {
+        let _ = method;
+        false
+    }
+
+    /// Asks the host for `method` within `call`. Its arguments are MessagePack.
+    fn call_host(&self, call: u64, method: &str, arguments: Vec<u8>) -> Reply {
+        let _ = (call, arguments);
+        Reply::ready(Err(crate::serve::unsupported(method).into()))
+    }
 }
 
 /// One call, shared by its handler and whoever may cancel it.

@@ -15,6 +15,8 @@ pub mod codec;
 
 pub mod outcome;
 
+mod told;
+
 pub mod caller;
 
 // What both sides of a stream do.

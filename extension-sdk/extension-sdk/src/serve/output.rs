@@ -13,13 +13,14 @@
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ipc_protocol::control::{Goodbye, LogRecord, Progress};
 use ipc_protocol::handshake::Ready;
 use ipc_protocol::{Codec, Fault, Header, Kind, Retry};
+use ipc_transport::Reply;
 use ipc_transport::framing::{append_frame, append_message, split_frames};
 use ipc_transport::ring::RingWriter;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -27,6 +28,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use serde::Serialize;
 
 use super::keeper::Keeper;
+use super::{Server, host_calls};
 use crate::context::ProgressSink;
 
 /// Answers of one batch of calls are written when they are as many bytes, even if more calls are there.
@@ -71,6 +73,8 @@ pub(crate) struct Output {
     /// For whoever waits for room in the ring: the host has rung.
     rung: Mutex<()>,
     has_rung: Condvar,
+    /// For the calls that ask the host for something.
+    server: OnceLock<Weak<Server>>,
 }
 
 #[derive(Default)]
@@ -157,7 +161,17 @@ impl Output {
             has_room: Condvar::new(),
             rung: Mutex::new(()),
             has_rung: Condvar::new(),
+            server: OnceLock::new(),
         }
+    }
+
+    /// Whose calls may ask the host from here on.
+    pub(super) fn serves(&self, server: &Arc<Server>) {
+        self.server.get_or_init(|| Arc::downgrade(server));
+    }
+
+    fn server(&self) -> Option<Arc<Server>> {
+        self.server.get()?.upgrade()
     }
 
     pub(super) fn channel(&self) -> &UnixStream {
@@ -205,6 +219,16 @@ impl Output {
         let mut queue = self.queue.lock();
         encode(&mut queue.pending.bytes, header, goodbye);
         queue.has_left = true;
+    }
+
+    /// Appends a host call.
+    pub(super) fn append_host_call(&self, header: Header, arguments: Vec<u8>) {
+        let header = Header { epoch: self.epoch, ..header };
+        if arguments.len() <= COPIED_RESULT_BYTES_MAX {
+            self.append(|pending| append_frame(&mut pending.bytes, header, &arguments));
+        } else {
+            self.append(|pending| pending.push_large(header, &Bytes::from(arguments)));
+        }
     }
 
     /// Appends a frame without a body.
@@ -384,6 +408,17 @@ impl ProgressSink for Output {
     fn progress(&self, call: u64, progress: Progress) {
         self.append_control(Kind::Progress, call, &progress);
         self.keeper.flush_soon();
+    }
+
+    fn offers(&self, method: &str) -> bool {
+        self.server().is_some_and(|server| server.host_calls.offers(method))
+    }
+
+    fn call_host(&self, call: u64, method: &str, arguments: Vec<u8>) -> Reply {
+        match self.server() {
+            Some(server) => host_calls::begin(&server, call, method, arguments),
+            None => Reply::ready(Err(host_calls::unsupported(method).into())),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reads frames and acts on them: the loop of whoever holds the reading role.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -62,6 +63,13 @@ impl Reading {
 /// For [`super::role::Role::leave`] when the reader writes: no method.
 const NO_METHOD: u32 = u32::MAX;
 
+thread_local! {
+    /// While this thread is away for a call: the word to come back with. 0: it is not, or has handed the role on.
+    static AWAY: Cell<u64> = const { Cell::new(0) };
+    /// Whether this thread counts as one of the readers.
+    static IS_COUNTED: Cell<bool> = const { Cell::new(false) };
+}
+
 /// What a reader keeps from call to call.
 #[derive(Default)]
 struct Local {
@@ -107,11 +115,28 @@ pub(super) fn start_successor(server: &Arc<Server>, seen: u64) {
 }
 
 fn read(server: &Arc<Server>) {
+    IS_COUNTED.set(true);
     let end = read_loop(server);
-    server.role.remove_reader();
+    if IS_COUNTED.replace(false) {
+        server.role.remove_reader();
+    }
     if let Some(end) = end {
         server.keeper.end(end);
     }
+}
+
+/// Hands the reading role on at once, if it is this thread's: the handler that it runs is about to wait for a frame that
+/// somebody must read. It is no reader any more for the count either: however many wait so, one reads.
+pub(super) fn hand_on(server: &Arc<Server>) {
+    let away = AWAY.replace(0);
+    if away == 0 {
+        return;
+    }
+    if IS_COUNTED.replace(false) {
+        server.role.remove_reader();
+    }
+    server.learn_stuck();
+    start_successor(server, away);
 }
 
 /// `None`: the role went to another thread.
@@ -203,13 +228,12 @@ fn act(
         }
         // The descriptor itself was closed by the system, as nobody took it.
         Kind::Descriptor if id != 0 => server.calls.expect_descriptors(id),
+        Kind::HostReply | Kind::HostFault => {
+            let body = owned.unwrap_or_else(|| Bytes::copy_from_slice(&local.body));
+            server.host_calls.answered(*header, body)?;
+        }
         // Of things that this extension never began.
-        Kind::StreamEnd
-        | Kind::StreamDrop
-        | Kind::HostReply
-        | Kind::HostFault
-        | Kind::Descriptor
-        | Kind::SegmentReturn => {}
+        Kind::StreamEnd | Kind::StreamDrop | Kind::Descriptor | Kind::SegmentReturn => {}
         Kind::Hello
         | Kind::Welcome
         | Kind::Ready
@@ -265,10 +289,12 @@ fn call(
     }
 
     let away = server.role.leave(header.method);
+    AWAY.set(away.word());
     let began = local.now.unwrap_or(arrived);
     // The answers to all calls of one read leave together.
     let flush = if local.has_more { Flush::Later } else { Flush::AtOnce };
     let queued = server.run(&begun, body, &mut local.scratch, began, flush);
+    let has_handed_on = AWAY.replace(0) == 0;
     let ended = Instant::now();
     method.pace.record(ended.duration_since(began));
     local.now = Some(ended);
@@ -282,6 +308,9 @@ fn call(
     if let Held::No = held {
         // Nobody else knows of this answer.
         server.output.flush();
+    } else if has_handed_on {
+        // Its successor came too late.
+        IS_COUNTED.set(server.role.add_reader());
     }
     Ok(held)
 }

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::calls::Calls;
+use super::host_calls::HostCalls;
 use super::keeper::Keeper;
 use super::pace::Pace;
 use super::reader::Reading;
@@ -141,6 +142,7 @@ pub(super) fn server(channel: UnixStream, service: impl Service + 'static) -> Ar
         methods: vec![Method { traits, pace: Pace::default() }],
         output: Arc::new(Output::new(channel, 1, Arc::clone(&keeper))),
         calls: Calls::new(1000),
+        host_calls: HostCalls::new(Vec::new()),
         workers: Workers::default(),
         role: Role::default(),
         reading: Mutex::new(Reading::new(FrameBuffer::new(1 << 20), None)),

@@ -8,6 +8,7 @@ mod support;
 mod calls;
 mod fast;
 mod hangs;
+mod host_calls;
 mod hostile;
 mod in_process;
 mod kept;

@@ -50,6 +50,7 @@ pub(super) fn deliver(
                 _ if epoch != shared.epoch => false,
                 Kind::Reply => held.get_or_insert_with(|| shared.state.lock()).is_awaited(id),
                 // Refused, or a violation, whatever it says.
+                Kind::HostCall => shared.hosted.is_some(),
                 kind => !kind.carries_payload(),
             }
         };
@@ -77,7 +78,10 @@ pub(super) fn deliver(
             if let Some(state) = held.take() {
                 shared.finish(state, wake);
             }
-            other(shared, &frame, events, heard)
+            match (&shared.hosted, kind) {
+                (Some(hosted), Kind::HostCall | Kind::Cancel) => hosted.hear(shared, frame),
+                _ => other(shared, &frame, events, heard),
+            }
         };
         if let Err(violation) = done {
             break Err(violation);
@@ -125,7 +129,7 @@ fn answer(state: &mut State, frame: FrameRef<'_>, wake: &mut Vec<Waker>) -> Resu
 }
 
 /// Refuses what only features bring that this side does not offer.
-fn check_plain(header: &Header) -> Result<(), Violation> {
+pub(super) fn check_plain(header: &Header) -> Result<(), Violation> {
     let Header { kind, id, .. } = *header;
     let wrong = |what| Err(Violation::Frame { kind, id, what });
     if header.flags != Flags::NONE {
@@ -194,7 +198,7 @@ fn other(
     let mut state = shared.state.lock();
     let done = match kind {
         Kind::Ping => state.answer_peer(kind, Header::new(Kind::Pong, 0, id), &[]),
-        // What is defined and not built yet is refused in its own terms.
+        // What was not agreed on, or is defined and not built yet, is refused in its own terms.
         Kind::HostCall => refuse(&mut state, kind, Kind::HostFault, id, "host calls"),
         Kind::Descriptor | Kind::SegmentReturn => {
             refuse(&mut state, kind, Kind::HostFault, id, "descriptors")

@@ -48,6 +48,9 @@ impl Drop for EndGuard {
         let mut state = self.shared.state.lock();
         state.end(&mut wake);
         self.shared.finish(state, &mut wake);
+        if let Some(hosted) = &self.shared.hosted {
+            hosted.end();
+        }
         self.shared.socket.shut_down();
         self.shared.closed.notify_waiters();
     }

@@ -125,6 +125,9 @@ impl State {
                 return Err(Violation::Unexpected { kind, id, expected: "this call was not sent yet" });
             }
         }
+        if slot.is_hosting {
+            self.over_hosting.push(call);
+        }
         if matches!(slot.caller, CallerSide::Listening(_)) {
             let result = result(slot.is_fast)?;
             self.calls.end(call, result, wake);
