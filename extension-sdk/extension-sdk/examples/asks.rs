@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use extension_sdk::context::ArtifactOut;
 use extension_sdk::{Context, Definition, Extension, Fault, FaultCode};
 
 /// Asks others, and is asked.
@@ -37,6 +38,15 @@ pub trait Asks {
 
     /// Keeps so many bytes.
     fn keep(&self, cx: &Context, bytes: usize) -> Result<(), Fault>;
+
+    /// Makes an artifact of as many bytes; durable if it has a name. Returns its digest.
+    fn fill(&self, cx: &Context, bytes: u64, name: Option<String>) -> Result<String, Fault>;
+
+    /// The sum of an artifact's bytes.
+    fn sum(&self, cx: &Context, artifact: String) -> Result<u64, Fault>;
+
+    /// Begins as many artifacts and commits none of them.
+    fn waste(&self, cx: &Context, artifacts: u32) -> Result<(), Fault>;
 }
 
 /// What `hostile` has.
@@ -121,6 +131,33 @@ impl Asks for Asker {
                 format!("{:?} bytes are kept", other.map(|kept| kept.len())),
             )),
         }
+    }
+
+    fn fill(&self, cx: &Context, bytes: u64, name: Option<String>) -> Result<String, Fault> {
+        let mut output = cx.artifact_out(bytes)?;
+        if output.iter().any(|byte| *byte != 0) {
+            return Err(Fault::new(FaultCode::Failed, "it is not zeroed"));
+        }
+        output.fill(3);
+        let made = match name {
+            None => output.commit()?,
+            Some(name) => output.commit_as(&name)?,
+        };
+        Ok(made.digest)
+    }
+
+    fn sum(&self, cx: &Context, artifact: String) -> Result<u64, Fault> {
+        Ok(cx.artifact_in(&artifact)?.iter().map(|byte| u64::from(*byte)).sum())
+    }
+
+    fn waste(&self, cx: &Context, artifacts: u32) -> Result<(), Fault> {
+        Self::begin(cx, artifacts).map(drop)
+    }
+}
+
+impl Asker {
+    fn begin(cx: &Context, artifacts: u32) -> Result<Vec<ArtifactOut>, Fault> {
+        (0..artifacts).map(|_| cx.artifact_out(1)).collect()
     }
 }
 

@@ -3,19 +3,23 @@
 //!
 //! A context knows one call and the way to its caller; it must not know how the call came.
 
+mod artifact;
 mod host;
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ipc_protocol::control::Progress;
+use ipc_protocol::control::{DescriptorGrant, Progress};
 use ipc_protocol::{Fault, FaultCode, Retry};
-use ipc_transport::Reply;
+use ipc_transport::{Answer, CallError, Reply};
 use parking_lot::Mutex;
 
+pub use artifact::{ArtifactIn, ArtifactOut};
 pub use host::{OtherExtension, State};
+pub use ipc_protocol::host_call::ArtifactInfo;
 
 /// LIMIT: the shortest time between two progress messages of one call; what comes sooner is left out, unless
 /// it is the first that says that everything is done.
@@ -39,7 +43,21 @@ pub(crate) trait ProgressSink: Send + Sync {
         let _ = (call, arguments);
         Reply::ready(Err(crate::serve::unsupported(method).into()))
     }
+
+    /// As [`Self::call_host`], for what brings a descriptor; waits for the answer.
+    fn call_host_for_grant(
+        &self,
+        call: u64,
+        method: &str,
+        arguments: Vec<u8>,
+    ) -> Result<(Answer, Option<Grant>), CallError> {
+        let _ = (call, arguments);
+        Err(crate::serve::unsupported(method).into())
+    }
 }
+
+/// A descriptor from the host, and what the host says of it.
+pub(crate) type Grant = (DescriptorGrant, OwnedFd);
 
 /// One call, shared by its handler and whoever may cancel it.
 pub(crate) struct CallState {

@@ -1,4 +1,4 @@
-//! What an extension asks of its host within a call: another extension, or the state that is kept for it.
+//! What an extension asks of its host within a call: another extension, the state that is kept for it, artifacts.
 //!
 //! ```text
 //! extension A --HostCall--> permitted? deep? --> Route of B, as for anybody --> its outcome, as a fault where it failed
@@ -7,13 +7,15 @@
 //!
 //! It must not know how a host call travels, or what an extension's method means.
 
+mod artifacts;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipc_protocol::host_call::{self, ExtensionCall};
+use ipc_protocol::host_call::{self, CommitArtifact, CreateArtifact, ExtensionCall, OpenArtifact};
 use ipc_protocol::limits::{CALL_DEPTH_MAX, STATE_BYTES_MAX};
-use ipc_protocol::{Fault, FaultCode, Origin};
+use ipc_protocol::{Fault, FaultCode, Origin, Retry};
 use ipc_transport::connection::{HostCall, HostCallFuture, HostCalls};
 use ipc_transport::scan::scan;
 use ipc_transport::{CallError, Caller, Encoded, OnOverload, Payload, Request};
@@ -24,12 +26,19 @@ use crate::diagnostic::closest;
 use crate::extension::Extension;
 use crate::route::Route;
 use crate::storage::{Storage, no_storage};
+use artifacts::Filled;
+
+/// What an extension should wait before it asks again, if there was too much at once.
+const RETRY_AFTER_MS: u32 = 10;
 
 /// What the host can be asked for, in the order of the table that extensions are told.
-const METHODS: [(&str, Method); 3] = [
+const METHODS: [(&str, Method); 6] = [
     (host_call::CALL, Method::Call),
     (host_call::GET_STATE, Method::GetState),
     (host_call::PUT_STATE, Method::PutState),
+    (host_call::OPEN_ARTIFACT, Method::OpenArtifact),
+    (host_call::CREATE_ARTIFACT, Method::CreateArtifact),
+    (host_call::COMMIT_ARTIFACT, Method::CommitArtifact),
 ];
 
 #[derive(Clone, Copy, Debug)]
@@ -37,11 +46,15 @@ enum Method {
     Call,
     GetState,
     PutState,
+    OpenArtifact,
+    CreateArtifact,
+    CommitArtifact,
 }
 
 /// The host, as one extension may use it.
 pub(crate) struct HostMethods {
     caller: Arc<Extension>,
+    filled: Filled,
 }
 
 impl fmt::Debug for HostMethods {
@@ -52,7 +65,7 @@ impl fmt::Debug for HostMethods {
 
 impl HostMethods {
     pub(crate) fn new(caller: &Arc<Extension>) -> Self {
-        Self { caller: Arc::clone(caller) }
+        Self { caller: Arc::clone(caller), filled: Filled::default() }
     }
 }
 
@@ -62,32 +75,56 @@ impl HostCalls for HostMethods {
     }
 
     fn run(&self, call: HostCall) -> HostCallFuture {
-        let caller = Arc::clone(&self.caller);
+        let (caller, filled) = (Arc::clone(&self.caller), self.filled.clone());
         Box::pin(async move {
-            match METHODS.get(call.method as usize) {
-                Some((_, Method::Call)) => pass_on(&caller, call).await,
-                Some((_, Method::GetState)) => {
+            let Some((_, method)) = METHODS.get(call.method as usize) else {
+                return Err(fault(FaultCode::UnknownMethod, "the host has no such method"));
+            };
+            let answered = match method {
+                Method::Call => pass_on(&caller, call).await?,
+                Method::GetState => {
                     let name = Arc::clone(&caller.name);
                     let state = kept(&caller, move |storage| storage.state(&name)).await?;
-                    result(&state.map(ByteBuf::from))
+                    result(&state.map(ByteBuf::from))?
                 }
-                Some((_, Method::PutState)) => {
-                    let state: ByteBuf = arguments(&call)?;
-                    let length = state.len() as u64;
-                    if length > STATE_BYTES_MAX {
-                        let message = format!(
-                            "a state of {length} bytes is above the limit of {STATE_BYTES_MAX} bytes"
-                        );
-                        return Err(fault(FaultCode::TooLarge, message));
-                    }
-                    let name = Arc::clone(&caller.name);
-                    kept(&caller, move |storage| storage.put_state(&name, &state)).await?;
-                    result(&())
+                Method::PutState => {
+                    put_state(&caller, arguments(&call)?).await?;
+                    result(&())?
                 }
-                None => Err(fault(FaultCode::UnknownMethod, "the host has no such method")),
-            }
+                Method::OpenArtifact => {
+                    let OpenArtifact { artifact, .. } = arguments(&call)?;
+                    return artifacts::open(&caller, artifact).await;
+                }
+                Method::CreateArtifact => {
+                    let CreateArtifact { bytes, .. } = arguments(&call)?;
+                    return artifacts::create(&caller, &filled, call.serves, bytes).await;
+                }
+                Method::CommitArtifact => {
+                    let CommitArtifact { artifact, name, .. } = arguments(&call)?;
+                    result(&artifacts::commit(&caller, &filled, call.serves, (artifact, name)).await?)?
+                }
+            };
+            Ok(answered.into())
         })
     }
+
+    fn over(&self, serves: Option<u64>) {
+        self.filled.give_up(serves);
+    }
+}
+
+async fn put_state(caller: &Extension, state: ByteBuf) -> Result<(), Fault> {
+    let length = state.len() as u64;
+    if length > STATE_BYTES_MAX {
+        let message = format!("a state of {length} bytes is above the limit of {STATE_BYTES_MAX} bytes");
+        return Err(fault(FaultCode::TooLarge, message));
+    }
+    let name = Arc::clone(&caller.name);
+    kept(caller, move |storage| storage.put_state(&name, &state)).await
+}
+
+fn busy(message: String) -> Fault {
+    fault(FaultCode::Busy, message).with_retry(Retry::AfterMs(RETRY_AFTER_MS))
 }
 
 fn fault(code: FaultCode, message: impl Into<String>) -> Fault {

@@ -69,6 +69,6 @@ pub use logs::{LogLine, LogOrigin, LogSink, TracingLog};
 pub use manifest::{Manifest, Transport};
 pub use route::Route;
 pub use snapshot::{ExtensionSnapshot, InstanceState, PastEnd, StartTimes};
-pub use storage::Storage;
+pub use storage::{NewArtifact, OpenedArtifact, Storage};
 pub use supervised::{LauncherProgram, Program, Supervised};
 pub use sweep::INSTANCE_VARIABLE;

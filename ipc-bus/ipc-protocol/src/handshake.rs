@@ -20,6 +20,9 @@ pub const FEATURE_WINCODE: &str = "wincode";
 /// The feature that brings [`crate::Kind::HostCall`] and what belongs to it.
 pub const FEATURE_HOST_CALLS: &str = "host-calls";
 
+/// The feature that brings descriptors from the host to the extension: see [`crate::Kind::Descriptor`].
+pub const FEATURE_DESCRIPTORS: &str = "descriptors";
+
 /// The host's first frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

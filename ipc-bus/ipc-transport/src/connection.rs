@@ -27,7 +27,9 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use ipc_protocol::control::Goodbye;
-use ipc_protocol::handshake::{FEATURE_HOST_CALLS, FEATURE_RINGS, FEATURE_WINCODE, MethodEntry, Welcome};
+use ipc_protocol::handshake::{
+    FEATURE_DESCRIPTORS, FEATURE_HOST_CALLS, FEATURE_RINGS, FEATURE_WINCODE, MethodEntry, Welcome,
+};
 use ipc_protocol::limits::IN_FLIGHT_CALLS_MAX;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -43,7 +45,7 @@ use state::{Flushed, Limits, NewCall, Phase, State};
 use through_ring::ThroughRing;
 
 pub(crate) use call::InFlightReply;
-pub use host_calls::{HostCall, HostCallFuture, HostCalls};
+pub use host_calls::{HostAnswer, HostCall, HostCallFuture, HostCalls, HostGrant};
 pub use options::{CloseReason, ConnectOptions, PeerEvents};
 pub use statistics::ConnectionStatistics;
 
@@ -68,6 +70,8 @@ struct Shared {
     through_ring: Option<ThroughRing>,
     /// What the peer asks of this side, if that was agreed on.
     hosted: Option<Hosted>,
+    /// Whether answers to that may bring descriptors.
+    grants_descriptors: bool,
     timer: Notify,
     closed: Notify,
     cause_given: Notify,
@@ -221,6 +225,9 @@ pub async fn connect(
     if let Some(host_calls) = &options.host_calls {
         hello.features.push(FEATURE_HOST_CALLS.to_owned());
         hello.host_methods = host_calls.methods();
+        if options.grants_descriptors {
+            hello.features.push(FEATURE_DESCRIPTORS.to_owned());
+        }
     }
     let timeouts = (options.welcome_timeout, options.ready_timeout);
     let greeted = greet::greet(socket, &hello, timeouts, offer, &*events).await?;
@@ -241,6 +248,7 @@ pub async fn connect(
     let has = |feature: &str| greeted.welcome.features.iter().any(|other| other == feature);
     // This side always has it: whoever brings typed values encodes and decodes them.
     let has_wincode = has(FEATURE_WINCODE);
+    let grants_descriptors = options.grants_descriptors && has(FEATURE_DESCRIPTORS);
     let host_calls = options.host_calls.filter(|_| has(FEATURE_HOST_CALLS));
     let shared = Arc::new_cyclic(|shared| Shared {
         socket: greeted.socket,
@@ -252,6 +260,7 @@ pub async fn connect(
         state: Mutex::new(State::new(hello.epoch, limits, writer)),
         through_ring,
         hosted: host_calls.map(|calls| Hosted::new(calls, hello.host_methods.len(), shared.clone())),
+        grants_descriptors,
         timer: Notify::new(),
         closed: Notify::new(),
         cause_given: Notify::new(),

@@ -28,6 +28,8 @@ pub mod handshake;
 
 pub mod ring;
 
+pub mod descriptors;
+
 // The calling side.
 /// For the endpoints of other crates of ours, and not for their users: it may change.
 #[cfg(feature = "tokio")]

@@ -55,12 +55,16 @@ impl Context {
         State { cx: self }
     }
 
-    fn offered(&self, method: &str) -> Result<(), Fault> {
+    pub(super) fn offered(&self, method: &str) -> Result<(), Fault> {
         if self.sink.offers(method) { Ok(()) } else { Err(crate::serve::unsupported(method)) }
     }
 
     /// Calls the host and waits for its answer.
-    fn ask<A: Serialize, R: Message>(&self, method: &'static str, arguments: &A) -> Result<R, Fault> {
+    pub(super) fn ask<A: Serialize, R: Message>(
+        &self,
+        method: &'static str,
+        arguments: &A,
+    ) -> Result<R, Fault> {
         self.offered(method)?;
         let mut body = Vec::new();
         encode_into(arguments, &mut body).map_err(CallError::from)?;

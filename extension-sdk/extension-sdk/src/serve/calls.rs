@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::role::READERS_MAX;
-use super::workers::THREADS_MAX;
+use super::workers::WORKERS_MAX;
 use crate::context::CallState;
 
 /// LIMIT: calls whose descriptors came before them; the oldest is forgotten, and then fails when its arguments
@@ -68,7 +68,7 @@ impl Calls {
     pub(super) fn new(in_flight_max: u32) -> Self {
         // A call is taken off the table after its answer was appended, so that a drain cannot end in between.
         // In that moment the host may have the answer already and send the next call: one for each thread.
-        let limit = in_flight_max as usize + THREADS_MAX + READERS_MAX;
+        let limit = in_flight_max as usize + WORKERS_MAX + READERS_MAX;
         Self { limit, state: Mutex::default() }
     }
 
@@ -158,7 +158,7 @@ mod tests {
     fn more_calls_than_announced_are_refused() {
         let calls = Calls::new(1);
         let taken = (0..1000).take_while(|&id| calls.begin(&call(id)).is_ok()).count();
-        assert_eq!(taken, 1 + THREADS_MAX + READERS_MAX);
+        assert_eq!(taken, 1 + WORKERS_MAX + READERS_MAX);
         calls.end(0);
         assert_eq!(calls.begin(&call(2000)), Ok(()));
         assert_eq!(calls.load(Instant::now()).0 as usize, taken);

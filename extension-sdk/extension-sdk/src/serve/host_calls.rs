@@ -13,19 +13,22 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ipc_protocol::control::DescriptorGrant;
 use ipc_protocol::limits::HOST_CALLS_IN_FLIGHT_MAX;
 use ipc_protocol::{Codec, Fault, FaultCode, Header, Kind, Retry};
 use ipc_transport::framing::{Body, FrameRef, Violation};
-use ipc_transport::{Answer, CallError, CallResult, Cause, Encoded, Reply};
+use ipc_transport::{Answer, CallError, CallResult, Cause, Encoded};
 use parking_lot::Mutex;
 
 use super::{Server, reader, workers};
+use crate::context::Grant;
 
 /// What to wait before another try where too many wait already.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
@@ -44,7 +47,14 @@ struct Table {
     is_over: bool,
 }
 
-enum Place {
+struct Place {
+    state: PlaceState,
+    takes_grant: bool,
+    /// Comes before the answer.
+    grant: Option<Grant>,
+}
+
+enum PlaceState {
     Waits(Option<Waker>),
     Has(CallResult),
 }
@@ -63,7 +73,7 @@ impl HostCalls {
     }
 
     /// A new one, if there is room for it.
-    fn insert(&self) -> Result<u64, CallError> {
+    fn insert(&self, takes_grant: bool) -> Result<u64, CallError> {
         let mut table = self.table.lock();
         if table.is_over {
             return Err(CallError::NotDelivered(host_is_gone()));
@@ -74,12 +84,16 @@ impl HostCalls {
         }
         table.last_id += 1;
         let id = table.last_id;
-        table.waiting.insert(id, Place::Waits(None));
+        table.waiting.insert(id, Place { state: PlaceState::Waits(None), takes_grant, grant: None });
         Ok(id)
     }
 
     /// Takes an answer of the host's. One that nobody waits for is nobody's fault.
     pub(super) fn answered(&self, header: Header, body: Bytes) -> Result<(), Violation> {
+        if self.methods.is_empty() {
+            // It was not agreed that there are any.
+            return Ok(());
+        }
         let result = if header.kind == Kind::HostFault {
             let frame = FrameRef { header, body: Body::Borrowed(&body) };
             let fault: Fault = frame.decode()?;
@@ -91,12 +105,12 @@ impl HostCalls {
         } else {
             Ok(Answer::encoded(Encoded { codec: header.codec, bytes: body }))
         };
-        let waker = match self.table.lock().waiting.get_mut(&header.id) {
-            Some(place @ Place::Waits(_)) => match std::mem::replace(place, Place::Has(result)) {
-                Place::Waits(waker) => waker,
-                Place::Has(_) => None,
+        let waker = match self.table.lock().waiting.get_mut(&header.id).map(|place| &mut place.state) {
+            Some(state @ PlaceState::Waits(_)) => match std::mem::replace(state, PlaceState::Has(result)) {
+                PlaceState::Waits(waker) => waker,
+                PlaceState::Has(_) => None,
             },
-            Some(Place::Has(_)) | None => None,
+            Some(PlaceState::Has(_)) | None => None,
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -104,24 +118,40 @@ impl HostCalls {
         Ok(())
     }
 
-    fn poll(&self, id: u64, waker: &Waker) -> Poll<CallResult> {
+    /// Whether a descriptor belongs to the answer with this id.
+    pub(super) fn takes_grant(&self, id: u64) -> bool {
+        self.table.lock().waiting.get(&id).is_some_and(|place| place.takes_grant)
+    }
+
+    /// A descriptor came, before the answer that it belongs to. One that nobody waits for is closed.
+    pub(super) fn granted(&self, header: &Header, body: &[u8], descriptor: OwnedFd) -> Result<(), Violation> {
+        let frame = FrameRef { header: *header, body: Body::Borrowed(body) };
+        let grant: DescriptorGrant = frame.decode()?;
+        if let Some(place) = self.table.lock().waiting.get_mut(&header.id)
+            && place.takes_grant
+        {
+            place.grant.get_or_insert((grant, descriptor));
+        }
+        Ok(())
+    }
+
+    fn poll(&self, id: u64, waker: &Waker) -> Poll<(CallResult, Option<Grant>)> {
         let mut table = self.table.lock();
-        match table.waiting.get_mut(&id) {
-            Some(Place::Waits(before)) => {
-                before.clone_from(&Some(waker.clone()));
+        match table.waiting.remove(&id) {
+            Some(Place { state: PlaceState::Has(result), grant, .. }) => Poll::Ready((result, grant)),
+            Some(place) => {
+                let state = PlaceState::Waits(Some(waker.clone()));
+                table.waiting.insert(id, Place { state, ..place });
                 Poll::Pending
             }
-            Some(Place::Has(_)) => match table.waiting.remove(&id) {
-                Some(Place::Has(result)) => Poll::Ready(result),
-                Some(Place::Waits(_)) | None => Poll::Pending,
-            },
-            None => Poll::Ready(Err(CallError::Unknown(host_is_gone()))),
+            None => Poll::Ready((Err(CallError::Unknown(host_is_gone())), None)),
         }
     }
 
     /// Nobody wants the answer any longer. Returns whether the host still owes it.
     fn abandon(&self, id: u64) -> bool {
-        matches!(self.table.lock().waiting.remove(&id), Some(Place::Waits(_)))
+        let place = self.table.lock().waiting.remove(&id);
+        place.is_some_and(|place| matches!(place.state, PlaceState::Waits(_)))
     }
 
     /// Nothing more comes from the host.
@@ -132,29 +162,31 @@ impl HostCalls {
             std::mem::take(&mut table.waiting)
         };
         for place in waiting.into_values() {
-            if let Place::Waits(Some(waker)) = place {
+            if let PlaceState::Waits(Some(waker)) = place.state {
                 waker.wake();
             }
         }
     }
 }
 
-/// Calls the host's `method` within the call `serves`.
-pub(super) fn begin(server: &Arc<Server>, serves: u64, method: &str, arguments: Vec<u8>) -> Reply {
+/// Calls the host's `method` within the call `serves`. `takes_grant`: a descriptor belongs to the answer.
+pub(super) fn begin(
+    server: &Arc<Server>,
+    (serves, method): (u64, &str),
+    arguments: Vec<u8>,
+    takes_grant: bool,
+) -> Result<Waiting, CallError> {
     let calls = &server.host_calls;
     let Some(index) = calls.methods.iter().position(|other| other == method) else {
-        return Reply::ready(Err(unsupported(method).into()));
+        return Err(unsupported(method).into());
     };
     let length = arguments.len() as u64;
     if length > server.message_bytes_max {
         let limit = server.message_bytes_max;
         let message = format!("the arguments have {length} bytes, above the limit of {limit}");
-        return Reply::ready(Err(Fault::new(FaultCode::TooLarge, message).into()));
+        return Err(Fault::new(FaultCode::TooLarge, message).into());
     }
-    let id = match calls.insert() {
-        Ok(id) => id,
-        Err(error) => return Reply::ready(Err(error)),
-    };
+    let id = calls.insert(takes_grant)?;
     // Whoever reads must be another one than this thread before it waits for anything.
     reader::hand_on(server);
     workers::begin_wait(server);
@@ -166,7 +198,7 @@ pub(super) fn begin(server: &Arc<Server>, serves: u64, method: &str, arguments: 
     };
     server.output.append_host_call(header, arguments);
     server.output.flush();
-    Reply::from_future(Waiting { server: Arc::clone(server), id, is_over: false })
+    Ok(Waiting { server: Arc::clone(server), id, is_over: false, grant: None })
 }
 
 /// What is said where the host does not have a method.
@@ -178,19 +210,29 @@ pub(crate) fn unsupported(method: &str) -> Fault {
     Fault::new(FaultCode::Unsupported, message)
 }
 
-struct Waiting {
+/// A host call under way.
+pub(super) struct Waiting {
     server: Arc<Server>,
     id: u64,
     is_over: bool,
+    grant: Option<Grant>,
+}
+
+impl Waiting {
+    /// What came with the answer, once it is here.
+    pub(super) fn take_grant(&mut self) -> Option<Grant> {
+        self.grant.take()
+    }
 }
 
 impl Future for Waiting {
     type Output = CallResult;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult> {
-        let result = self.server.host_calls.poll(self.id, cx.waker());
-        self.is_over = result.is_ready();
-        result
+        let (result, grant) = ready!(self.server.host_calls.poll(self.id, cx.waker()));
+        self.is_over = true;
+        self.grant = grant;
+        Poll::Ready(result)
     }
 }
 
@@ -215,16 +257,18 @@ mod tests {
     #[test]
     fn each_has_one_outcome_and_what_nobody_waits_for_is_passed_over() {
         let calls = HostCalls::new(vec!["call".to_owned()]);
-        let id = calls.insert().unwrap();
+        let id = calls.insert(false).unwrap();
         assert!(calls.poll(id, Waker::noop()).is_pending());
         calls.answered(reply(id), Bytes::from_static(b"\xc0")).unwrap();
         calls.answered(reply(id), Bytes::from_static(b"\xc3")).unwrap();
         calls.answered(reply(77), Bytes::from_static(b"\xc0")).unwrap();
-        let Poll::Ready(Ok(answer)) = calls.poll(id, Waker::noop()) else { panic!("it was answered") };
+        let Poll::Ready((Ok(answer), None)) = calls.poll(id, Waker::noop()) else {
+            panic!("it was answered")
+        };
         assert_eq!(answer.into_encoded().unwrap().bytes, &b"\xc0"[..]);
-        let id = calls.insert().unwrap();
+        let id = calls.insert(false).unwrap();
         assert!(calls.abandon(id), "the host still owes the answer");
-        let id = calls.insert().unwrap();
+        let id = calls.insert(false).unwrap();
         calls.answered(reply(id), Bytes::from_static(b"\xc0")).unwrap();
         assert!(!calls.abandon(id), "nothing is to be given up");
     }
@@ -232,19 +276,21 @@ mod tests {
     #[test]
     fn they_are_bounded_and_end_with_the_channel() {
         let calls = HostCalls::new(Vec::new());
-        let ids: Vec<u64> = (0..2000).map_while(|_| calls.insert().ok()).collect();
+        let ids: Vec<u64> = (0..2000).map_while(|_| calls.insert(false).ok()).collect();
         assert_eq!(ids.len(), HOST_CALLS_IN_FLIGHT_MAX as usize);
-        assert!(matches!(calls.insert(), Err(CallError::Rejected { .. })));
+        assert!(matches!(calls.insert(false), Err(CallError::Rejected { .. })));
         calls.close();
         let ended = calls.poll(ids[0], Waker::noop());
-        assert!(matches!(ended, Poll::Ready(Err(CallError::Unknown(_)))));
-        assert!(matches!(calls.insert(), Err(CallError::NotDelivered(_))));
+        assert!(matches!(ended, Poll::Ready((Err(CallError::Unknown(_)), None))));
+        assert!(matches!(calls.insert(false), Err(CallError::NotDelivered(_))));
     }
 
     #[test]
     fn a_fault_that_is_none_is_a_violation() {
-        let calls = HostCalls::new(Vec::new());
+        let calls = HostCalls::new(vec!["call".to_owned()]);
         let header = Header { kind: Kind::HostFault, ..reply(1) };
         assert!(calls.answered(header, Bytes::from_static(b"\xc0")).is_err());
+        let not_agreed = HostCalls::new(Vec::new());
+        assert!(not_agreed.answered(header, Bytes::from_static(b"\xc0")).is_ok(), "whatever it says");
     }
 }

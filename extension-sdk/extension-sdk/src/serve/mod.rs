@@ -40,7 +40,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ipc_protocol::control::{Goodbye, LogRecord};
-use ipc_protocol::handshake::{FEATURE_HOST_CALLS, FEATURE_RINGS, FEATURE_WINCODE, Ready};
+use ipc_protocol::handshake::{
+    FEATURE_DESCRIPTORS, FEATURE_HOST_CALLS, FEATURE_RINGS, FEATURE_WINCODE, Ready,
+};
 use ipc_protocol::limits::WELCOME_TIMEOUT_MS;
 use ipc_protocol::{Fault, Kind};
 use ipc_transport::framing::{FrameBuffer, Violation};
@@ -57,7 +59,7 @@ use keeper::Keeper;
 pub(crate) use output::Output;
 use pace::Pace;
 use reader::Reading;
-use ring_input::RingInput;
+use ring_input::{Descriptors, RingInput};
 use role::Role;
 use workers::Workers;
 
@@ -130,7 +132,7 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
     }
     let entries = table.iter().map(|method| method.entry.clone()).collect();
     // Every host that grants rings can do without them.
-    accepted.features.extend([FEATURE_RINGS.to_owned(), FEATURE_HOST_CALLS.to_owned()]);
+    accepted.features.extend([FEATURE_RINGS, FEATURE_HOST_CALLS, FEATURE_DESCRIPTORS].map(str::to_owned));
     accepted.welcome(&channel, definition.version, entries)?;
     let rings = accepted.is_agreed(FEATURE_RINGS).then(|| {
         grant::receive(&channel, &mut accepted.frames, GRANT_TIMEOUT).and_then(|granted| granted.map())
@@ -158,6 +160,7 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
         }
     };
     let has_wincode = accepted.is_agreed(FEATURE_WINCODE);
+    let descriptors = Descriptors::new(accepted.is_agreed(FEATURE_DESCRIPTORS));
     let asks_host = accepted.is_agreed(FEATURE_HOST_CALLS);
     let host_methods = if asks_host { hello.host_methods.clone() } else { Vec::new() };
     let (frames, ring) = match rings {
@@ -185,7 +188,7 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
         host_calls: HostCalls::new(host_methods),
         workers: Workers::default(),
         role: Role::default(),
-        reading: Mutex::new(Reading::new(frames, ring)),
+        reading: Mutex::new(Reading::new(frames, ring, descriptors)),
         keeper,
     });
     server.output.serves(&server);

@@ -20,16 +20,18 @@ use bytes::Bytes;
 use ipc_protocol::control::{Goodbye, LogRecord, Progress};
 use ipc_protocol::handshake::Ready;
 use ipc_protocol::{Codec, Fault, Header, Kind, Retry};
-use ipc_transport::Reply;
 use ipc_transport::framing::{append_frame, append_message, split_frames};
 use ipc_transport::ring::RingWriter;
+use ipc_transport::{Answer, CallError, Reply};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use serde::Serialize;
 
+use super::host_calls::Waiting;
 use super::keeper::Keeper;
 use super::{Server, host_calls};
-use crate::context::ProgressSink;
+use crate::block_on::block_on;
+use crate::context::{Grant, ProgressSink};
 
 /// Answers of one batch of calls are written when they are as many bytes, even if more calls are there.
 pub(super) const COALESCED_BYTES_MAX: usize = 64 << 10;
@@ -168,6 +170,19 @@ impl Output {
     /// Whose calls may ask the host from here on.
     pub(super) fn serves(&self, server: &Arc<Server>) {
         self.server.get_or_init(|| Arc::downgrade(server));
+    }
+
+    fn begin_host_call(
+        &self,
+        call: u64,
+        method: &str,
+        arguments: Vec<u8>,
+        takes_grant: bool,
+    ) -> Result<Waiting, CallError> {
+        match self.server() {
+            Some(server) => host_calls::begin(&server, (call, method), arguments, takes_grant),
+            None => Err(host_calls::unsupported(method).into()),
+        }
     }
 
     fn server(&self) -> Option<Arc<Server>> {
@@ -415,10 +430,21 @@ impl ProgressSink for Output {
     }
 
     fn call_host(&self, call: u64, method: &str, arguments: Vec<u8>) -> Reply {
-        match self.server() {
-            Some(server) => host_calls::begin(&server, call, method, arguments),
-            None => Reply::ready(Err(host_calls::unsupported(method).into())),
+        match self.begin_host_call(call, method, arguments, false) {
+            Ok(waiting) => Reply::from_future(waiting),
+            Err(error) => Reply::ready(Err(error)),
         }
+    }
+
+    fn call_host_for_grant(
+        &self,
+        call: u64,
+        method: &str,
+        arguments: Vec<u8>,
+    ) -> Result<(Answer, Option<Grant>), CallError> {
+        let mut waiting = self.begin_host_call(call, method, arguments, true)?;
+        let answer = block_on(&mut waiting)?;
+        Ok((answer, waiting.take_grant()))
     }
 }
 

@@ -20,6 +20,7 @@ use super::host_calls::HostCalls;
 use super::keeper::Keeper;
 use super::pace::Pace;
 use super::reader::Reading;
+use super::ring_input::Descriptors;
 use super::role::Role;
 use super::workers::Workers;
 use super::{End, Method, Output, ServeError, Server, serve};
@@ -145,7 +146,7 @@ pub(super) fn server(channel: UnixStream, service: impl Service + 'static) -> Ar
         host_calls: HostCalls::new(Vec::new()),
         workers: Workers::default(),
         role: Role::default(),
-        reading: Mutex::new(Reading::new(FrameBuffer::new(1 << 20), None)),
+        reading: Mutex::new(Reading::new(FrameBuffer::new(1 << 20), None, Descriptors::new(false))),
         keeper,
     })
 }

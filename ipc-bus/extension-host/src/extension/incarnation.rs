@@ -33,7 +33,7 @@ use crate::hang::{Hang, HangLimits, HangWatch, Look};
 use crate::host::StopTimes;
 use crate::host_calls::HostMethods;
 use crate::logs::{InstanceLog, LogOrigin};
-use crate::manifest::Transport;
+use crate::manifest::{Artifacts, Transport};
 use crate::processor::processor_time;
 use crate::random::Random;
 use crate::restart::RestartHistory;
@@ -233,6 +233,7 @@ impl Incarnation<'_> {
         options.ready_timeout = self.extension.host.ready_timeout;
         options.offers_rings = manifest.transport == Transport::SharedMemory;
         options.latency = manifest.latency;
+        options.grants_descriptors = manifest.permissions.artifacts != Artifacts::None;
         options.host_calls = Some(Arc::new(HostMethods::new(self.extension)));
         options.in_flight_max = manifest.limits.in_flight_max.unwrap_or(options.in_flight_max);
         let (has_left, has_heart) = (running.has_left.clone(), Arc::clone(&running.has_heart));

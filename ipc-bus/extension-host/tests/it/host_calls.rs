@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use extension_host::{Host, InstanceState, Manifest, Route, Storage};
+use extension_host::{Host, InstanceState, Manifest, NewArtifact, OpenedArtifact, Route, Storage};
 use extension_sdk::{Context, Fault, FaultCode, Origin};
 use ipc_protocol::limits::STATE_BYTES_MAX;
 use ipc_transport::CallError;
@@ -27,6 +27,9 @@ pub(crate) trait Asks {
     fn misbehave(&self, cx: &Context, other: String) -> Result<String, Fault>;
     fn count(&self, cx: &Context) -> Result<u64, Fault>;
     fn keep(&self, cx: &Context, bytes: usize) -> Result<(), Fault>;
+    fn fill(&self, cx: &Context, bytes: u64, name: Option<String>) -> Result<String, Fault>;
+    fn sum(&self, cx: &Context, artifact: String) -> Result<u64, Fault>;
+    fn waste(&self, cx: &Context, artifacts: u32) -> Result<(), Fault>;
 }
 
 const TRANSPORTS: [&str; 2] = ["shared-memory", "socket"];
@@ -54,7 +57,7 @@ fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(ToString::to_string).collect()
 }
 
-fn fault<T: std::fmt::Debug>(result: Result<T, CallError>) -> Fault {
+pub(crate) fn fault<T: std::fmt::Debug>(result: Result<T, CallError>) -> Fault {
     match result {
         Err(CallError::Fault(fault)) => fault,
         other => panic!("{other:?}"),
@@ -62,7 +65,7 @@ fn fault<T: std::fmt::Debug>(result: Result<T, CallError>) -> Fault {
 }
 
 /// On both runtimes, over both transports.
-fn everywhere(test: impl AsyncFn(&str)) {
+pub(crate) fn everywhere(test: impl AsyncFn(&str)) {
     on_both_runtimes(async || {
         for transport in TRANSPORTS {
             test(transport).await;
@@ -237,6 +240,14 @@ impl Storage for Kept {
     fn put_state(&self, extension: &str, state: &[u8]) -> Result<(), Fault> {
         self.0.lock().insert(extension.to_owned(), state.to_vec());
         Ok(())
+    }
+
+    fn open_artifact(&self, _: &str, _: &str) -> Result<OpenedArtifact, Fault> {
+        Err(Fault::new(FaultCode::Unsupported, "only state"))
+    }
+
+    fn create_artifact(&self, _: &str, _: u64) -> Result<Box<dyn NewArtifact>, Fault> {
+        Err(Fault::new(FaultCode::Unsupported, "only state"))
     }
 }
 

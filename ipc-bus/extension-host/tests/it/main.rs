@@ -5,6 +5,7 @@ mod programs;
 mod reference_table;
 mod support;
 
+mod artifacts;
 mod calls;
 mod fast;
 mod hangs;

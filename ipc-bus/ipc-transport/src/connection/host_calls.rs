@@ -15,11 +15,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
+use ipc_protocol::control::DescriptorGrant;
 use ipc_protocol::limits::HOST_CALLS_IN_FLIGHT_MAX;
 use ipc_protocol::{Codec, Fault, FaultCode, Header, Kind, Origin, Retry};
 use parking_lot::Mutex;
@@ -30,7 +32,7 @@ use tokio::time::timeout_at;
 use super::incoming::check_plain;
 use super::state::{NotServed, Served};
 use super::{CloseReason, Shared};
-use crate::framing::{FrameRef, Violation};
+use crate::framing::{FrameRef, Violation, append_message};
 use crate::in_flight::CallId;
 use crate::payload::Encoded;
 
@@ -54,10 +56,40 @@ pub trait HostCalls: fmt::Debug + Send + Sync + 'static {
     /// Dropping the future cancels the host call: when its deadline has passed, when the peer gives it up, when the
     /// call that it serves is over, or when the connection ends. Nobody learns its outcome then.
     fn run(&self, call: HostCall) -> HostCallFuture;
+
+    /// A call is over within which there were host calls: whatever is kept for it can go. `None`: the connection has ended.
+    /// Must not block.
+    fn over(&self, serves: Option<u64>) {
+        let _ = serves;
+    }
 }
 
 /// A host call that runs.
-pub type HostCallFuture = Pin<Box<dyn Future<Output = Result<Encoded, Fault>> + Send>>;
+pub type HostCallFuture = Pin<Box<dyn Future<Output = Result<HostAnswer, Fault>> + Send>>;
+
+/// The answer to a host call.
+#[derive(Debug)]
+pub struct HostAnswer {
+    /// The result.
+    pub result: Encoded,
+    /// What the peer is given besides; only one that agreed to take descriptors can be.
+    pub grant: Option<HostGrant>,
+}
+
+impl From<Encoded> for HostAnswer {
+    fn from(result: Encoded) -> Self {
+        Self { result, grant: None }
+    }
+}
+
+/// A descriptor for the peer.
+#[derive(Debug)]
+pub struct HostGrant {
+    /// The descriptor. Its copy here is closed when it was sent.
+    pub descriptor: OwnedFd,
+    /// Its purpose, its length, and whether the peer may write.
+    pub grant: DescriptorGrant,
+}
 
 /// One host call.
 #[derive(Debug)]
@@ -65,6 +97,8 @@ pub type HostCallFuture = Pin<Box<dyn Future<Output = Result<Encoded, Fault>> + 
 pub struct HostCall {
     /// Index into [`HostCalls::methods`].
     pub method: u32,
+    /// The call that it serves: another one for each, as long as the connection lasts.
+    pub serves: u64,
     /// When it is given up: the deadline of the call that it serves.
     pub deadline: Instant,
     /// How many calls of extensions that one serves, one within the other: see [`Request::depth`](crate::Request::depth).
@@ -190,7 +224,7 @@ impl Hosted {
         if let Some(refusal) = table.refusal(argument_bytes) {
             return Ok(Some(refusal));
         }
-        let call = HostCall { method, deadline, depth, arguments: frame.body.into_bytes() };
+        let call = HostCall { method, serves: aux, deadline, depth, arguments: frame.body.into_bytes() };
         let answer = Answer { connection: Weak::clone(&self.connection), id };
         let task = self.runtime.spawn(run(Arc::clone(&self.calls), call, answer)).abort_handle();
         table.argument_bytes += argument_bytes;
@@ -212,12 +246,15 @@ impl Hosted {
 
     /// Gives everything up: nobody is left to be answered.
     pub(super) fn end(&self) {
-        let mut table = self.table.lock();
-        table.is_over = true;
-        table.argument_bytes = 0;
-        for (_, running) in table.running.drain() {
-            running.task.abort();
+        {
+            let mut table = self.table.lock();
+            table.is_over = true;
+            table.argument_bytes = 0;
+            for (_, running) in table.running.drain() {
+                running.task.abort();
+            }
         }
+        self.calls.over(None);
     }
 }
 
@@ -238,7 +275,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn give(&self, outcome: Result<Encoded, Fault>) {
+    fn give(&self, outcome: Result<HostAnswer, Fault>) {
         let Some(shared) = self.connection.upgrade() else { return };
         let is_owed =
             shared.hosted.as_ref().is_some_and(|hosted| hosted.table.lock().take(self.id).is_some());
@@ -257,7 +294,8 @@ impl Drop for Answer {
 
 impl Shared {
     /// Answers a host call that is on the table no longer, or never was.
-    fn answer_host_call(&self, id: u64, outcome: Result<Encoded, Fault>) {
+    fn answer_host_call(&self, id: u64, outcome: Result<HostAnswer, Fault>) {
+        let outcome = outcome.and_then(|answer| self.grant_beside_ring(id, answer));
         let mut state = self.state.lock();
         if let Err(violation) = state.answer_host_call(id, outcome) {
             // Its reader sees the end of the stream, and then this reason, which is the first.
@@ -269,11 +307,39 @@ impl Shared {
         self.finish(state, &mut Vec::new());
     }
 
+    /// Sends what is granted with an answer, where it cannot go the way of the answer: descriptors do not lie in a ring.
+    fn grant_beside_ring(&self, id: u64, mut answer: HostAnswer) -> Result<HostAnswer, Fault> {
+        if answer.grant.is_some() && !self.grants_descriptors {
+            return Err(fault(FaultCode::Unsupported, "the extension did not agree to take descriptors"));
+        }
+        if self.through_ring.is_some()
+            && let Some(HostGrant { descriptor, grant }) = answer.grant.take()
+        {
+            let mut bytes = Vec::new();
+            // A struct of numbers and strings cannot fail to be encoded.
+            let _ = append_message(&mut bytes, granting(self.epoch, id), &grant);
+            // Less than a page goes whole or not at all.
+            let sent = self.socket.send_granting(&bytes, descriptor);
+            if !sent.is_ok_and(|count| count == bytes.len()) {
+                return Err(busy("descriptors wait to be taken".to_owned()));
+            }
+        }
+        Ok(answer)
+    }
+
     /// Gives up the host calls that serve calls which are over.
     pub(super) fn give_up_host_calls(&self, calls: &[CallId]) {
         let ids = self.hosted.as_ref().map(|hosted| hosted.give_up(calls)).unwrap_or_default();
         for id in ids {
             self.answer_host_call(id, Err(is_over()));
         }
+        if let Some(hosted) = &self.hosted {
+            calls.iter().for_each(|call| hosted.calls.over(Some(call.to_wire())));
+        }
     }
+}
+
+/// The header of a descriptor that belongs to the answer to a host call.
+pub(super) const fn granting(epoch: u32, id: u64) -> Header {
+    Header { descriptors: 1, aux: 1, ..Header::new(Kind::Descriptor, epoch, id) }
 }

@@ -200,6 +200,9 @@ fn other(
         Kind::Ping => state.answer_peer(kind, Header::new(Kind::Pong, 0, id), &[]),
         // What was not agreed on, or is defined and not built yet, is refused in its own terms.
         Kind::HostCall => refuse(&mut state, kind, Kind::HostFault, id, "host calls"),
+        Kind::Descriptor if shared.grants_descriptors => {
+            unexpected("descriptors go from the host to the extension")
+        }
         Kind::Descriptor | Kind::SegmentReturn => {
             refuse(&mut state, kind, Kind::HostFault, id, "descriptors")
         }

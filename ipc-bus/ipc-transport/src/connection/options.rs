@@ -32,6 +32,8 @@ pub struct ConnectOptions {
     pub offers_rings: bool,
     /// How long both sides poll shared memory before they sleep.
     pub latency: Latency,
+    /// Whether answers to host calls may bring descriptors.
+    pub grants_descriptors: bool,
     /// What the extension may ask of this side within the calls that it serves; `None`: nothing.
     pub host_calls: Option<Arc<dyn HostCalls>>,
 }
@@ -48,6 +50,7 @@ impl ConnectOptions {
             queued_bytes_max: QUEUED_BYTES_DEFAULT,
             offers_rings: true,
             latency: Latency::default(),
+            grants_descriptors: false,
             host_calls: None,
         }
     }

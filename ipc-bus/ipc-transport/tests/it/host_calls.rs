@@ -1,19 +1,26 @@
 //! What a peer asks of its host within a call: answered once, bounded, given up with the call; and who lies is ended.
 
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ipc_protocol::handshake::{FEATURE_HOST_CALLS, FEATURE_RINGS, Hello, MethodEntry};
+use ipc_protocol::control::DescriptorGrant;
+use ipc_protocol::handshake::{FEATURE_DESCRIPTORS, FEATURE_HOST_CALLS, FEATURE_RINGS, Hello, MethodEntry};
 use ipc_protocol::limits::HOST_CALLS_IN_FLIGHT_MAX;
 use ipc_protocol::{Codec, Fault, FaultCode, Header, Kind, Origin};
 use ipc_testkit::Peer;
 use ipc_testkit::peer::PATIENCE;
 use ipc_transport::connection::{
-    CloseReason, ConnectOptions, Connection, HostCall, HostCallFuture, HostCalls, connect,
+    CloseReason, ConnectOptions, Connection, HostAnswer, HostCall, HostCallFuture, HostCalls, HostGrant,
+    connect,
 };
-use ipc_transport::framing::Frame;
+use ipc_transport::descriptors;
+use ipc_transport::framing::{Frame, FrameBuffer, append_message};
 use ipc_transport::{CallError, Caller, Cause, Encoded, Payload, Request};
 
 use super::OFFERS_RINGS;
@@ -53,8 +60,8 @@ impl HostCalls for Methods {
                     std::future::pending().await
                 }
                 PANIC => panic!("as told"),
-                DEPTH => Encoded::from_value(&call.depth).map_err(|error| unreachable!("{error}")),
-                _ => Ok(Encoded::message_pack(call.arguments)),
+                DEPTH => Ok(Encoded::from_value(&call.depth).expect("a number is encoded").into()),
+                _ => Ok(Encoded::message_pack(call.arguments).into()),
             }
         })
     }
@@ -329,4 +336,146 @@ async fn who_never_reads_the_answers_is_ended() {
     })
     .await;
     assert!(what.ends_with("the peer must first read the answers to what it asked for"), "{what}");
+}
+
+/// Grants a file with each answer.
+#[derive(Debug)]
+struct Grants;
+
+impl HostCalls for Grants {
+    fn methods(&self) -> Vec<String> {
+        vec!["grant".to_owned()]
+    }
+
+    fn run(&self, _: HostCall) -> HostCallFuture {
+        Box::pin(async {
+            let descriptor = File::open("Cargo.toml").expect("it is there").into();
+            let grant = Some(HostGrant { descriptor, grant: DescriptorGrant::new("artifact", 0, 1) });
+            Ok(HostAnswer { result: Encoded::message_pack(vec![0xc0]), grant })
+        })
+    }
+}
+
+async fn connect_to_granting<T: Send + 'static>(
+    grants_descriptors: bool,
+    features: &'static [&str],
+    script: impl FnOnce(Peer) -> T + Send + 'static,
+) -> (Connection, JoinHandle<T>) {
+    let (socket, peer) = Peer::run(|mut peer| {
+        peer.accept_with(features, vec![MethodEntry::new("echo", 0)]);
+        script(peer)
+    });
+    let options = ConnectOptions {
+        offers_rings: OFFERS_RINGS,
+        host_calls: Some(Arc::new(Grants)),
+        grants_descriptors,
+        ..ConnectOptions::new(Hello::new("test", EPOCH, 99))
+    };
+    (connect(socket, options, Arc::new(())).await.expect("the peer is good"), peer)
+}
+
+const ALL: &[&str] = &[FEATURE_RINGS, FEATURE_HOST_CALLS, FEATURE_DESCRIPTORS];
+
+#[tokio::test]
+async fn descriptors_come_before_their_answers_and_only_to_those_who_agreed() {
+    let not_agreed: [(bool, &'static [&str]); 2] = [(false, ALL), (true, &ALL[..2])];
+    for (grants, features) in not_agreed {
+        let script = move |mut peer: Peer| {
+            assert_eq!(peer.hello.features.iter().any(|one| one == FEATURE_DESCRIPTORS), grants);
+            let called = peer.expect(Kind::Call);
+            ask(&mut peer, 1, called.header.id, 0, b"");
+            assert_eq!(fault(&peer.expect(Kind::HostFault), 1).code, FaultCode::Unsupported);
+            peer.reply(&called, b"\xc0");
+        };
+        let (connection, peer) = connect_to_granting(grants, features, script).await;
+        call(&connection, "echo", vec![0xc0]).await.expect("it is answered");
+        peer.join().expect("the script goes through");
+    }
+    let script = |mut peer: Peer| {
+        let called = peer.expect(Kind::Call);
+        let (mut come, mut frames) = (VecDeque::new(), FrameBuffer::new(1 << 20));
+        for id in 1..=20 {
+            ask(&mut peer, id, called.header.id, 0, b"");
+            // Over the socket, whether or not the answer comes through the ring.
+            let granted = next_over_socket(&peer, &mut frames, &mut come);
+            assert_eq!((granted.header.kind, granted.header.id), (Kind::Descriptor, id), "{granted:?}");
+            assert_eq!((granted.header.descriptors, granted.header.aux), (1, 1));
+            let said: DescriptorGrant = granted.decode().expect("it is one");
+            assert_eq!(said, DescriptorGrant::new("artifact", 0, 1));
+            let mut text = String::new();
+            File::from(come.pop_front().expect("it lies beside the frame"))
+                .read_to_string(&mut text)
+                .expect("text");
+            assert!(text.contains("ipc-transport"));
+            let reply = match peer.rings {
+                Some(_) => peer.expect(Kind::HostReply),
+                None => next_over_socket(&peer, &mut frames, &mut come),
+            };
+            assert_eq!((reply.header.kind, reply.header.id), (Kind::HostReply, id));
+            assert!(come.is_empty());
+        }
+        peer.reply(&called, b"\xc0");
+    };
+    let (connection, peer) = connect_to_granting(true, ALL, script).await;
+    call(&connection, "echo", vec![0xc0]).await.expect("it is answered");
+    peer.join().expect("the script goes through");
+}
+
+/// The next frame over the socket but for bells, with the descriptors that lie beside it.
+fn next_over_socket(peer: &Peer, frames: &mut FrameBuffer, come: &mut VecDeque<OwnedFd>) -> Frame {
+    peer.socket.set_read_timeout(Some(PATIENCE)).expect("a socket takes a time limit");
+    loop {
+        match frames.next_frame().expect("the host keeps the protocol") {
+            Some(frame) if frame.header.kind == Kind::Wake => {}
+            Some(frame) => return frame,
+            None => {
+                let flags = rustix::net::RecvFlags::empty();
+                let read = frames.read_from(|room| descriptors::receive(&peer.socket, room, flags, come));
+                assert!(read.expect("the host sends") > 0);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_takes_no_descriptors_does_not_use_up_those_of_the_host() {
+    const ASKED: u64 = 5000;
+    let script = |mut peer: Peer| {
+        let called = peer.expect(Kind::Call);
+        for id in 1..=ASKED {
+            ask(&mut peer, id, called.header.id, 0, b"");
+        }
+        peer.reply(&called, b"\xc0");
+        peer
+    };
+    let (connection, peer) = connect_to_granting(true, ALL, script).await;
+    call(&connection, "echo", vec![0xc0]).await.expect("it is answered");
+    let open = std::fs::read_dir("/proc/self/fd").expect("it can be listed").count();
+    assert!(open < 4000, "{open} descriptors are open");
+    drop(connection);
+    drop(peer.join().expect("the script goes through"));
+}
+
+#[tokio::test]
+async fn an_extension_grants_nothing() {
+    let script = |mut peer: Peer| {
+        let called = peer.expect(Kind::Call);
+        let header = Header { descriptors: 1, ..peer.header(Kind::Descriptor, called.header.id) };
+        let mut bytes = Vec::new();
+        append_message(&mut bytes, header, &DescriptorGrant::new("artifact", 0, 1)).expect("it is encoded");
+        let file = File::open("Cargo.toml").expect("it is there");
+        if peer.rings.is_none() {
+            descriptors::send(&peer.socket, &bytes, &file).expect("the host reads");
+        } else {
+            peer.raw(&bytes);
+        }
+        while peer.receive().is_some() {}
+    };
+    let (connection, peer) = connect_to_granting(true, ALL, script).await;
+    let reply = call(&connection, "echo", vec![0xc0]);
+    let CloseReason::Violation(what) = connection.closed().await else { panic!("no violation was seen") };
+    assert!(what.ends_with("came, where descriptors go from the host to the extension"), "{what}");
+    connection.fail_all(Cause::ProtocolViolation(what));
+    assert!(matches!(reply.await, Err(CallError::Unknown(Cause::ProtocolViolation(_)))));
+    peer.join().expect("the script sees the end");
 }

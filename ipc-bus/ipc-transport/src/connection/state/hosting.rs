@@ -6,7 +6,7 @@ use ipc_protocol::frame::HEADER_BYTES;
 use ipc_protocol::{Codec, Fault, FaultCode, Header, Kind, Origin, Retry};
 
 use super::State;
-use crate::connection::host_calls::busy;
+use crate::connection::host_calls::{HostAnswer, HostGrant, busy, granting};
 use crate::framing::Violation;
 use crate::in_flight::{CallId, CallerSide, PeerSide};
 use crate::outgoing::QueuedBody;
@@ -88,13 +88,22 @@ impl State {
         Ok(())
     }
 
+    /// Queues a descriptor. Returns whether there was room for it.
+    fn push_grant(&mut self, id: u64, HostGrant { descriptor, grant }: HostGrant) -> bool {
+        let mut body = Vec::new();
+        // A struct of numbers and strings cannot fail to be encoded.
+        let _ = encode_into(&grant, &mut body);
+        let header = Header { codec: Codec::MessagePack, ..granting(self.epoch, id) };
+        !self.may_push() || self.outgoing.push_granting(header, &body, descriptor)
+    }
+
     /// Queues the answer to a host call. One that finds no room is a fault instead.
     pub(in crate::connection) fn answer_host_call(
         &mut self,
         id: u64,
-        outcome: Result<Encoded, Fault>,
+        outcome: Result<HostAnswer, Fault>,
     ) -> Result<(), Violation> {
-        let outcome = outcome.and_then(|result| match result.bytes.len() as u64 {
+        let outcome = outcome.and_then(|answer| match answer.result.bytes.len() as u64 {
             length if length > self.limits.message_bytes_max => {
                 let limit = self.limits.message_bytes_max;
                 let message = format!("the answer has {length} bytes, above the limit of {limit}");
@@ -106,7 +115,11 @@ impl State {
             {
                 Err(busy(format!("{} bytes wait to be read", self.outgoing.queued())))
             }
-            _ => Ok(result),
+            _ => Ok(answer),
+        });
+        let outcome = outcome.and_then(|HostAnswer { result, grant }| {
+            let is_granted = grant.is_none_or(|grant| self.push_grant(id, grant));
+            if is_granted { Ok(result) } else { Err(busy("descriptors wait to be taken".to_owned())) }
         });
         match outcome {
             Ok(Encoded { codec, bytes }) => {
