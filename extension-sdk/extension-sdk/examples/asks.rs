@@ -3,10 +3,10 @@
 
 use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use extension_sdk::context::ArtifactOut;
-use extension_sdk::{Context, Definition, Extension, Fault, FaultCode};
+use extension_sdk::{CallError, Context, Definition, Extension, Fault, FaultCode};
 
 /// Asks others, and is asked.
 #[extension_sdk::interface]
@@ -44,6 +44,12 @@ pub trait Asks {
 
     /// The sum of an artifact's bytes.
     fn sum(&self, cx: &Context, artifact: String) -> Result<u64, Fault>;
+
+    /// Nanoseconds of each of so many calls of `other` with this text, one after the other. Calls that are refused count, too.
+    fn time_calls(&self, cx: &Context, other: String, text: String, times: u32) -> Result<Vec<u64>, Fault>;
+
+    /// Nanoseconds until an artifact is mapped, each of so many times: its first and its last byte are looked at.
+    fn time_maps(&self, cx: &Context, artifact: String, times: u32) -> Result<Vec<u64>, Fault>;
 
     /// Begins as many artifacts and commits none of them.
     fn waste(&self, cx: &Context, artifacts: u32) -> Result<(), Fault>;
@@ -150,9 +156,41 @@ impl Asks for Asker {
         Ok(cx.artifact_in(&artifact)?.iter().map(|byte| u64::from(*byte)).sum())
     }
 
+    fn time_calls(&self, cx: &Context, other: String, text: String, times: u32) -> Result<Vec<u64>, Fault> {
+        let other = AsksClient::new(cx.extension(&other)?);
+        let timed = (0..times).map(|_| {
+            let began = Instant::now();
+            let answer = other.pass_on(Vec::new(), text.clone()).wait();
+            let time = began.elapsed();
+            match answer {
+                Ok(answer) if answer != text => Err(Fault::new(FaultCode::Failed, "another answer")),
+                Ok(_) => Ok(nanoseconds(time)),
+                Err(CallError::Fault(fault)) if fault.code == FaultCode::PermissionDenied => {
+                    Ok(nanoseconds(time))
+                }
+                Err(error) => Err(error.into()),
+            }
+        });
+        timed.collect()
+    }
+
+    fn time_maps(&self, cx: &Context, artifact: String, times: u32) -> Result<Vec<u64>, Fault> {
+        let timed = (0..times).map(|_| {
+            let began = Instant::now();
+            let mapped = cx.artifact_in(&artifact)?;
+            std::hint::black_box((mapped.first(), mapped.last()));
+            Ok(nanoseconds(began.elapsed()))
+        });
+        timed.collect()
+    }
+
     fn waste(&self, cx: &Context, artifacts: u32) -> Result<(), Fault> {
         Self::begin(cx, artifacts).map(drop)
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Asker {

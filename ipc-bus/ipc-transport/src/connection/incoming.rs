@@ -24,11 +24,13 @@ pub(super) struct Heard {
     has_left: bool,
     /// For frames beside answers.
     allowance: Allowance,
+    /// A host call has come since this was set to false: its task wants to run.
+    pub(super) has_host_call: bool,
 }
 
 impl Heard {
     pub(super) fn new(now: Instant) -> Self {
-        Self { has_left: false, allowance: Allowance::new(now) }
+        Self { has_left: false, allowance: Allowance::new(now), has_host_call: false }
     }
 }
 
@@ -79,7 +81,10 @@ pub(super) fn deliver(
                 shared.finish(state, wake);
             }
             match (&shared.hosted, kind) {
-                (Some(hosted), Kind::HostCall | Kind::Cancel) => hosted.hear(shared, frame),
+                (Some(hosted), Kind::HostCall | Kind::Cancel) => {
+                    heard.has_host_call = true;
+                    hosted.hear(shared, frame)
+                }
                 _ => other(shared, &frame, events, heard),
             }
         };
