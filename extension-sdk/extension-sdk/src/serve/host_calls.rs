@@ -248,7 +248,19 @@ impl Drop for Waiting {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use ipc_transport::framing::{FrameBuffer, append_frame};
+    use ipc_transport::{Caller, Payload, Request};
+
     use super::*;
+    use crate::block_on::block_on;
+    use crate::serve::role::READERS_MAX;
+    use crate::serve::tests::server;
+    use crate::service::Service;
+
+    const WAIT_MAX: Duration = Duration::from_secs(20);
 
     fn reply(id: u64) -> Header {
         Header { codec: Codec::MessagePack, ..Header::new(Kind::HostReply, 1, id) }
@@ -292,5 +304,55 @@ mod tests {
         assert!(calls.answered(header, Bytes::from_static(b"\xc0")).is_err());
         let not_agreed = HostCalls::new(Vec::new());
         assert!(not_agreed.answered(header, Bytes::from_static(b"\xc0")).is_ok(), "whatever it says");
+    }
+
+    /// Calls another extension, and gives what it gives.
+    struct Asking;
+
+    impl Service for Asking {
+        fn run(&self, _: usize, cx: &crate::Context, _: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+            let payload = Payload::Encoded(Encoded::message_pack(vec![0xc0]));
+            let reply = cx.extension("other")?.call(Request::new("any", payload, WAIT_MAX));
+            out.extend(block_on(reply)?.into_encoded().map_err(CallError::from)?.bytes);
+            Ok(())
+        }
+    }
+
+    /// There is no watch here that would pass the role on by and by.
+    #[test]
+    fn a_reader_that_waits_for_the_host_hands_its_role_on_at_once_however_many_do() {
+        const CALLS: u64 = 3 * READERS_MAX as u64;
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(WAIT_MAX)).unwrap();
+        let server = server(theirs, Asking);
+        server.output.serves(&server);
+        reader::start(&server).unwrap();
+        let mut frames = FrameBuffer::new(1 << 20);
+        let mut next = || loop {
+            match frames.next_frame().unwrap() {
+                Some(frame) => break frame.header,
+                None => assert!(frames.read_from(|room| (&ours).read(room)).unwrap() > 0),
+            }
+        };
+        let say = |header: Header, body: &[u8]| {
+            let mut bytes = Vec::new();
+            append_frame(&mut bytes, Header { epoch: 1, ..header }, body);
+            (&ours).write_all(&bytes).unwrap();
+        };
+        let mut asked = Vec::new();
+        for id in 1..=CALLS {
+            // It has proven fast, so that the reader runs it.
+            (0..100).for_each(|_| server.methods[0].pace.record(Duration::from_nanos(1)));
+            say(Header::new(Kind::Call, 1, id), b"");
+            let came = next();
+            assert_eq!((came.kind, came.aux), (Kind::HostCall, id));
+            asked.push(came.id);
+        }
+        for (id, host_call) in (1..).zip(asked) {
+            say(reply(host_call), b"\xc3");
+            let came = next();
+            assert_eq!((came.kind, came.id), (Kind::Reply, id));
+        }
+        server.close();
     }
 }

@@ -143,7 +143,7 @@ pub(super) fn server(channel: UnixStream, service: impl Service + 'static) -> Ar
         methods: vec![Method { traits, pace: Pace::default() }],
         output: Arc::new(Output::new(channel, 1, Arc::clone(&keeper))),
         calls: Calls::new(1000),
-        host_calls: HostCalls::new(Vec::new()),
+        host_calls: HostCalls::new(vec!["call".to_owned()]),
         workers: Workers::default(),
         role: Role::default(),
         reading: Mutex::new(Reading::new(FrameBuffer::new(1 << 20), None, Descriptors::new(false))),

@@ -115,8 +115,8 @@ fn one_fills_in_place_what_another_maps() {
             assert_eq!(echo.await.expect("it answers").len(), 100_000);
         }
         assert_eq!(fault(reader.sum("other".to_owned()).await).code, FaultCode::NotFound);
-        // What was granted came once, and is closed: thousands of them find room.
-        for _ in 0..1500 {
+        // What was granted came once, and is closed: more than a process may have open.
+        for _ in 0..1100 {
             reader.sum("named".to_owned()).await.expect("it is read");
         }
         assert_eq!(Arc::strong_count(&memories.open), 2, "the host's and the test's");

@@ -58,7 +58,7 @@ pub trait HostCalls: fmt::Debug + Send + Sync + 'static {
     fn run(&self, call: HostCall) -> HostCallFuture;
 
     /// A call is over within which there were host calls: whatever is kept for it can go. `None`: the connection has ended.
-    /// Must not block.
+    /// May come several times, and comes last after the last of its host calls. Must not block.
     fn over(&self, serves: Option<u64>) {
         let _ = serves;
     }
@@ -225,7 +225,7 @@ impl Hosted {
             return Ok(Some(refusal));
         }
         let call = HostCall { method, serves: aux, deadline, depth, arguments: frame.body.into_bytes() };
-        let answer = Answer { connection: Weak::clone(&self.connection), id };
+        let answer = Answer { connection: Weak::clone(&self.connection), id, serves: aux, is_given: false };
         let task = self.runtime.spawn(run(Arc::clone(&self.calls), call, answer)).abort_handle();
         table.argument_bytes += argument_bytes;
         table.running.insert(id, Running { serves: CallId::from_wire(aux), argument_bytes, task });
@@ -258,7 +258,7 @@ impl Hosted {
     }
 }
 
-async fn run(calls: Arc<dyn HostCalls>, call: HostCall, answer: Answer) {
+async fn run(calls: Arc<dyn HostCalls>, call: HostCall, mut answer: Answer) {
     let deadline = call.deadline;
     let outcome = match timeout_at(deadline.into(), async move { calls.run(call).await }).await {
         Ok(outcome) => outcome,
@@ -272,23 +272,29 @@ async fn run(calls: Arc<dyn HostCalls>, call: HostCall, answer: Answer) {
 struct Answer {
     connection: Weak<Shared>,
     id: u64,
+    serves: u64,
+    is_given: bool,
 }
 
 impl Answer {
-    fn give(&self, outcome: Result<HostAnswer, Fault>) {
+    fn give(&mut self, outcome: Result<HostAnswer, Fault>) {
+        self.is_given = true;
         let Some(shared) = self.connection.upgrade() else { return };
-        let is_owed =
-            shared.hosted.as_ref().is_some_and(|hosted| hosted.table.lock().take(self.id).is_some());
-        if is_owed {
+        let Some(hosted) = &shared.hosted else { return };
+        if hosted.table.lock().take(self.id).is_some() {
             shared.answer_host_call(self.id, outcome);
+        } else if !shared.state.lock().is_served(self.serves) {
+            // It was given up while it ran, and may have kept something after it was told that its call is over.
+            hosted.calls.over(Some(self.serves));
         }
     }
 }
 
 impl Drop for Answer {
-    /// What was answered is off the table.
     fn drop(&mut self) {
-        self.give(Err(fault(FaultCode::Failed, "the host failed while it ran the host call")));
+        if !self.is_given {
+            self.give(Err(fault(FaultCode::Failed, "the host failed while it ran the host call")));
+        }
     }
 }
 

@@ -52,6 +52,13 @@ impl State {
         }
     }
 
+    /// Whether a call is under way that host calls may serve.
+    pub(in crate::connection) fn is_served(&mut self, id: u64) -> bool {
+        self.calls.get_mut(CallId::from_wire(id)).is_some_and(|slot| {
+            matches!((&slot.peer, &slot.caller), (PeerSide::Sent { .. }, CallerSide::Listening(_)))
+        })
+    }
+
     /// Says of a new call how many others it serves.
     pub(super) fn nest(&mut self, id: CallId, depth: u8) {
         if let Some(slot) = self.calls.get_mut(id) {
