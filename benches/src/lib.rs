@@ -3,6 +3,7 @@
 //! Absolute times move with the machine; ratios taken in one run, interleaved, are what the documents
 //! quote. This crate measures and must not be depended on.
 
+pub mod asking;
 pub mod in_process_tier;
 #[cfg(feature = "peers")]
 pub mod peers;

@@ -13,7 +13,7 @@ use pool_manager::PoolManager;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::bridge::{Expiring, StaleExpiry};
+use crate::bridge::{Expiring, StaleExpiry, StoreStorage};
 use crate::build::Built;
 use crate::config::Settings;
 use crate::document::ExtensionReport;
@@ -51,7 +51,7 @@ pub enum HostingError {
 
 impl Hosting {
     /// A host for what was built from `manifests`. `expiring` watches for what is idle, and is swept from now on,
-    /// with what is due in `pools`. Must be called inside a runtime.
+    /// with what is due in `pools`; what extensions keep goes to `storage`. Must be called inside a runtime.
     ///
     /// # Errors
     ///
@@ -62,9 +62,11 @@ impl Hosting {
         built: &[Built],
         expiring: &Expiring,
         pools: Option<&PoolManager>,
+        storage: StoreStorage,
     ) -> Result<Self, HostingError> {
         let mut options = HostOptions::new(LauncherProgram::CurrentExe);
         options.expiry = Some(Arc::new(StaleExpiry::new(expiring.clone(), pools.cloned())));
+        options.storage = Some(Arc::new(storage));
         let began = std::time::Instant::now();
         let host = Host::new(options)?;
         let (has_ended, end) = oneshot::channel();

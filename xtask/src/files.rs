@@ -15,6 +15,7 @@ const UNSAFE_FILES: &[&str] = &[
     "extension-sdk/extension-sdk-macros/src/export.rs",
     "extension-sdk/extension-sdk/src/loaded/host.rs",
     "extension-sdk/extension-sdk/src/loaded/table.rs",
+    "extension-sdk/extension-sdk/src/mapping.rs",
     "extensions/hostile/src/system.rs",
     "ipc-bus/extension-host/src/in_process/callbacks.rs",
     "ipc-bus/extension-host/src/in_process/library.rs",

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::args;
 use super::{Surroundings, prepare, served, stdout_failed};
-use crate::bridge::Expiring;
+use crate::bridge::{Expiring, StoreStorage};
 use crate::build::Effort;
 use crate::config::parse_timeout;
 use crate::document::ErrorReport;
@@ -85,8 +85,15 @@ pub(super) async fn call(
     }
     let is_idempotent = method_described.is_some_and(|method| method.idempotent || method.pure);
     let expiring = Expiring::new(SystemClock::new());
-    let hosting =
-        Hosting::begin(settings, &manifests, &built, &expiring, None).map_err(Failure::environment)?;
+    let hosting = Hosting::begin(
+        settings,
+        &manifests,
+        &built,
+        &expiring,
+        None,
+        StoreStorage::of_folder(&settings.data_dir),
+    )
+    .map_err(Failure::environment)?;
     let caller = hosting.caller(extension).map_err(Failure::environment)?;
     let of_manifest = manifests.iter().find(|manifest| manifest.name == extension);
     let call_time_max = of_manifest.and_then(|manifest| manifest.limits.call_time_max);

@@ -32,7 +32,7 @@ pub(super) fn warn_of_hidden(surroundings: &Surroundings, catalog: &Catalog, use
     }
 }
 
-/// The manifests of `names` and of everything that they require, each once, required ones first.
+/// The manifests of `names`, of everything that they require, and of those that they may call, each once, required ones first.
 pub(super) fn with_required(
     catalog: &Catalog,
     names: impl IntoIterator<Item = String>,
@@ -46,6 +46,9 @@ pub(super) fn with_required(
         let (_, manifest) = catalog.manifest(&name).map_err(catalog_failure)?;
         open.extend(manifest.activation.requires.keys().cloned());
         open.extend(manifest.activation.fallback.clone());
+        // Whom it may call is there if it can be; whether it needs to be, its own code knows.
+        let is_known = |name: &&String| catalog.entries().any(|entry| entry.name == **name);
+        open.extend(manifest.permissions.calls.iter().filter(is_known).cloned());
         found.push(manifest);
     }
     extension_host::manifest::check_together(found.iter().copied()).map_err(|wrong| wrong_file(&wrong))?;

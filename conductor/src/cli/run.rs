@@ -11,6 +11,7 @@ use pit_core::priority::Priority;
 use super::args;
 use super::table::write_json;
 use super::{Surroundings, error_of, prepare, stdout_failed, wrong_file};
+use crate::bridge::StoreStorage;
 use crate::build::Effort;
 use crate::described::Described;
 use crate::document::{RunDocument, RunState};
@@ -89,7 +90,8 @@ async fn execute(
 
     let pit =
         Pit::new(settings, artifacts, &plan, manifests.iter().copied()).map_err(Failure::environment)?;
-    let hosting = Hosting::begin(settings, &manifests, &built, &pit.expiring, Some(&pit.pools))
+    let storage = StoreStorage::of_store(pit.artifacts.clone());
+    let hosting = Hosting::begin(settings, &manifests, &built, &pit.expiring, Some(&pit.pools), storage)
         .map_err(Failure::environment)?;
     let mut extensions = BTreeMap::new();
     for step in &plan.steps {

@@ -8,7 +8,7 @@ use pit_core::clock::SystemClock;
 
 use super::args;
 use super::{Surroundings, prepare};
-use crate::bridge::Expiring;
+use crate::bridge::{Expiring, StoreStorage};
 use crate::build::Effort;
 use crate::exit::{Exit, Failure};
 use crate::hosting::Hosting;
@@ -41,8 +41,9 @@ pub(super) async fn serve(
     })?;
     let rendezvous = Rendezvous::open(&folder).map_err(rendezvous_failure)?;
     let expiring = Expiring::new(SystemClock::new());
-    let hosting =
-        Hosting::begin(settings, &manifests, &built, &expiring, None).map_err(Failure::environment)?;
+    let storage = StoreStorage::of_folder(&settings.data_dir);
+    let hosting = Hosting::begin(settings, &manifests, &built, &expiring, None, storage)
+        .map_err(Failure::environment)?;
     let service = ConductorService::new(hosting.host(), hosting.began());
     let door = match Door::open(rendezvous, service.clone()) {
         Ok(door) => door,

@@ -1,5 +1,6 @@
 //! The conductor as people and programs meet it: the real binary, real extensions, real signals.
 
+mod asking;
 mod blame;
 mod commands;
 mod disk_full;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipc_transport::codec::{FastBody, FastSlot};
 use ipc_transport::{Answer, CallError, Caller, DecodeError, Message, Payload, Reply, Request, TypedSlot};
 
+use crate::block_on::block_on;
 use crate::interface::Sendable;
 
 /// LIMIT: how long a call may take, unless the client is told otherwise.
@@ -79,6 +80,18 @@ impl Client {
 pub struct Call<R> {
     reply: Reply,
     decode: fn(Answer) -> Result<R, DecodeError>,
+}
+
+impl<R: Message> Call<R> {
+    /// Waits for the result on the thread that asks: for a method that is not async, and calls another extension.
+    ///
+    /// # Errors
+    ///
+    /// Those of the call. With `?` in a method that returns a [`Fault`](crate::Fault) the error becomes one that says
+    /// whether the call may have run.
+    pub fn wait(self) -> Result<R, CallError> {
+        block_on(self)
+    }
 }
 
 impl<R> fmt::Debug for Call<R> {

@@ -1,15 +1,25 @@
-//! What a method is given besides its arguments: this call's deadline, its cancellation, its progress.
+//! What a method is given besides its arguments: this call's deadline, its cancellation, its progress, and what it may
+//! ask of the host.
 //!
 //! A context knows one call and the way to its caller; it must not know how the call came.
 
+mod artifact;
+mod host;
+
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ipc_protocol::control::Progress;
+use ipc_protocol::control::{DescriptorGrant, Progress};
 use ipc_protocol::{Fault, FaultCode, Retry};
+use ipc_transport::{Answer, CallError, Reply};
 use parking_lot::Mutex;
+
+pub use artifact::{ArtifactIn, ArtifactOut};
+pub use host::{OtherExtension, State};
+pub use ipc_protocol::host_call::ArtifactInfo;
 
 /// LIMIT: the shortest time between two progress messages of one call; what comes sooner is left out, unless
 /// it is the first that says that everything is done.
@@ -18,10 +28,36 @@ pub const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// LIMIT: bytes of a progress message's text; the rest is cut at a character boundary.
 pub const PROGRESS_MESSAGE_BYTES_MAX: usize = 1 << 10;
 
-/// Where progress goes.
+/// The way from a call to its host: where progress goes, and what the method asks for.
 pub(crate) trait ProgressSink: Send + Sync {
     fn progress(&self, call: u64, progress: Progress);
+
+    /// Whether the host can be asked for `method`.
+    fn offers(&self, method: &str) -> bool {
+        let _ = method;
+        false
+    }
+
+    /// Asks the host for `method` within `call`. Its arguments are MessagePack.
+    fn call_host(&self, call: u64, method: &str, arguments: Vec<u8>) -> Reply {
+        let _ = (call, arguments);
+        Reply::ready(Err(crate::serve::unsupported(method).into()))
+    }
+
+    /// As [`Self::call_host`], for what brings a descriptor; waits for the answer.
+    fn call_host_for_grant(
+        &self,
+        call: u64,
+        method: &str,
+        arguments: Vec<u8>,
+    ) -> Result<(Answer, Option<Grant>), CallError> {
+        let _ = (call, arguments);
+        Err(crate::serve::unsupported(method).into())
+    }
 }
+
+/// A descriptor from the host, and what the host says of it.
+pub(crate) type Grant = (DescriptorGrant, OwnedFd);
 
 /// One call, shared by its handler and whoever may cancel it.
 pub(crate) struct CallState {

@@ -56,7 +56,7 @@
 //!
 //! Reading order: `interface` (what the macros generate is made of), [`definition`] (what an extension is),
 //! [`context`] (what a method is given), [`client`] (how others call), `arguments`, `schema`, `blob` (bytes and
-//! types), `serve` (the running process), `loaded` (the same in the host's process), `logging`, `process` (the
+//! types), `mapping` (bytes of artifacts), `serve` (the running process), `loaded` (the same in the host's process), `logging`, `process` (the
 //! `main`), [`testing`].
 
 extern crate self as extension_sdk;
@@ -71,6 +71,7 @@ pub mod embedded;
 mod interface;
 mod loaded;
 mod logging;
+mod mapping;
 mod process;
 mod schema;
 mod serve;

@@ -5,7 +5,7 @@
 //! | [`in_process`] | on the caller's own thread | most tests: arguments, results, faults, configuration |
 //! | [`over_socket`] | in the serving loop of an extension's process, on a thread of the test's | many calls at once, cancelling |
 //! | [`process`] | in the built binary | what only a process has: files, environment, its end |
-//! | [`OneCall`], [`context`] | the test calls the method itself | deadline, cancellation, progress |
+//! | [`OneCall`], [`context`] | the test calls the method itself | deadline, cancellation, progress, what it asks of its host |
 //!
 //! The first three are a [`Caller`], so the typed clients work with each, and a test may be generic over them.
 //!
@@ -128,6 +128,7 @@
 //! # }
 //! ```
 
+mod host;
 mod one_call;
 mod socket;
 

@@ -9,6 +9,13 @@
 //! | `garbage-exit`      | the same, and exits with code 0                                                 |
 //! | `unasked-reply`     | answers a call that was never made                                              |
 //! | `reply-twice`       | answers twice                                                                   |
+//! | `ask-zero`          | makes a host call with the id 0                                                 |
+//! | `ask-unserved`      | makes one within a call that was never made                                     |
+//! | `ask-descriptors`   | makes one that says it brings a descriptor, which it does not                   |
+//! | `ask-unknown`       | asks for a method that there is none of, and answers                            |
+//! | `ask-gibberish`     | asks for everything with arguments that are nested without end, and answers     |
+//! | `ask-late`          | answers, and asks within the call that is over                                  |
+//! | `ask-nobody`        | speaks of a descriptor though that was not agreed on, and answers               |
 //! | `stale-epoch`       | answers wrongly with another epoch, then rightly                                |
 //! | `flood`             | fills stdout, stderr and the channel with logs from then on, and answers        |
 //! | `count`             | answers with how often it was called before: in what order calls came           |
@@ -40,6 +47,9 @@ use crate::wire::{HEADER_BYTES, Hello, Writer, frame, kind, send};
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
+/// A method that no host has.
+const NO_METHOD: u32 = 99;
+
 /// How long `compute` does.
 const COMPUTE_TIME: Duration = Duration::from_millis(2_500);
 
@@ -68,6 +78,36 @@ pub(crate) fn misbehave(mode: &str, channel: &UnixStream, hello: &Hello, call: &
         "unasked-reply" => send(channel, &frame(kind::REPLY, epoch, call.id + 1_000_000, &call.arguments)),
         "reply-twice" => {
             answer(channel, epoch, call)?;
+            answer(channel, epoch, call)
+        }
+        "ask-zero" => send(channel, &host_call(epoch, 0, call.id, NO_METHOD)),
+        "ask-unserved" => send(channel, &host_call(epoch, 1, call.id + 1_000_000, NO_METHOD)),
+        "ask-descriptors" => {
+            let mut bytes = host_call(epoch, 1, call.id, NO_METHOD);
+            bytes[7] = 1;
+            send(channel, &bytes)
+        }
+        "ask-unknown" => {
+            send(channel, &host_call(epoch, 1, call.id, NO_METHOD))?;
+            answer(channel, epoch, call)
+        }
+        "ask-gibberish" => {
+            for (id, method) in (1..).zip(0..8) {
+                let mut bytes = host_call(epoch, id, call.id, method);
+                bytes[5] = 1;
+                bytes[..4].copy_from_slice(&4096_u32.to_le_bytes());
+                bytes.extend([0x91; 4096]);
+                send(channel, &bytes)?;
+            }
+            answer(channel, epoch, call)
+        }
+        "ask-late" => {
+            answer(channel, epoch, call)?;
+            send(channel, &host_call(epoch, 1, call.id, NO_METHOD))
+        }
+        "ask-nobody" => {
+            // As if it had not agreed on them: that is refused, and nothing else.
+            send(channel, &frame(kind::DESCRIPTOR, epoch, call.id, &Writer::default().map(0).0))?;
             answer(channel, epoch, call)
         }
         "stale-epoch" => {
@@ -131,6 +171,14 @@ pub(crate) fn misbehave(mode: &str, channel: &UnixStream, hello: &Hello, call: &
         "runaways" => runaways(channel, epoch, call),
         _ => answer(channel, epoch, call),
     }
+}
+
+/// A host call without arguments.
+fn host_call(epoch: u32, id: u64, serves: u64, method: u32) -> Vec<u8> {
+    let mut bytes = frame(kind::HOST_CALL, epoch, id, &[]);
+    bytes[12..16].copy_from_slice(&method.to_le_bytes());
+    bytes[24..32].copy_from_slice(&serves.to_le_bytes());
+    bytes
 }
 
 fn heartbeat(epoch: u32) -> Vec<u8> {

@@ -110,7 +110,9 @@ fn welcome(mode: &str, hello: &Hello) -> Vec<u8> {
     let version = if mode == "wrong-version" { 99 } else { 1 };
     let name = if mode == "wrong-name" { "somebody-else" } else { hello.extension.as_str() };
     let mut body = Writer::default().map(7).text("version").number(version);
-    body = body.text("features").list(0).text("extension").text(name);
+    body = body.text("features");
+    body = if mode.starts_with("ask-") { body.list(1).text("host-calls") } else { body.list(0) };
+    body = body.text("extension").text(name);
     body = body.text("extension_version").text("0.1.0").text("epoch").number(hello.epoch.into());
     body =
         body.text("nonce").number(hello.nonce).text("methods").list(u8::try_from(METHODS.len()).unwrap_or(0));

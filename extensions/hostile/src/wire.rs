@@ -15,8 +15,10 @@ pub(crate) mod kind {
     pub(crate) const CANCEL: u8 = 7;
     pub(crate) const PROGRESS: u8 = 8;
     pub(crate) const LOG: u8 = 14;
+    pub(crate) const HOST_CALL: u8 = 17;
     pub(crate) const GOODBYE: u8 = 21;
     pub(crate) const HEARTBEAT: u8 = 22;
+    pub(crate) const DESCRIPTOR: u8 = 23;
 }
 
 const CODEC_NONE: u8 = 0;

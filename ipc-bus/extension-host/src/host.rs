@@ -24,6 +24,7 @@ use crate::logs::{LogSink, TracingLog};
 use crate::manifest::Manifest;
 use crate::route::Route;
 use crate::snapshot::ExtensionSnapshot;
+use crate::storage::Storage;
 use crate::supervised::LauncherProgram;
 
 /// LIMIT: extensions of one host.
@@ -36,6 +37,8 @@ pub struct HostOptions {
     pub launcher: LauncherProgram,
     /// Who keeps time for what is idle; `None`: a timer for each instance.
     pub expiry: Option<Arc<dyn Expiry>>,
+    /// Who keeps what extensions want kept; `None`: nobody, and they are told so.
+    pub storage: Option<Arc<dyn Storage>>,
     /// Where extensions' lines go.
     pub log: Arc<dyn LogSink>,
     /// How many extensions may start at the same time, at least 1.
@@ -69,6 +72,7 @@ impl HostOptions {
         Self {
             launcher,
             expiry: None,
+            storage: None,
             log: Arc::new(TracingLog),
             starts_at_once_max: u32::try_from(cores).unwrap_or(1),
             welcome_timeout: Duration::from_millis(WELCOME_TIMEOUT_MS.into()),
@@ -122,14 +126,14 @@ pub struct UnknownExtension {
     pub name: String,
 }
 
-type Table = BTreeMap<Arc<str>, Arc<Extension>>;
+/// Every extension, by name. Replaced as a whole, so that readers take no lock.
+pub(crate) type Table = BTreeMap<Arc<str>, Arc<Extension>>;
 
 /// The host of a set of extensions. Dropping it kills them; [`Host::shutdown`] stops them.
 pub struct Host {
     shared: Arc<HostShared>,
     runtime: Handle,
-    /// Replaced as a whole, so that readers take no lock.
-    table: ArcSwap<Table>,
+    table: Arc<ArcSwap<Table>>,
     /// One for each extension. Also what keeps changes of the table apart.
     supervisors: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -148,7 +152,10 @@ impl Host {
     /// [`HostError::NoRuntime`]: call it inside one.
     pub fn new(options: HostOptions) -> Result<Arc<Self>, HostError> {
         let runtime = Handle::try_current().map_err(HostError::NoRuntime)?;
+        let table = Arc::<ArcSwap<Table>>::default();
         let shared = HostShared {
+            table: Arc::downgrade(&table),
+            storage: options.storage,
             launcher: options.launcher,
             expiry: options.expiry.unwrap_or_else(|| Arc::new(TimerExpiry)),
             log: options.log,
@@ -161,8 +168,7 @@ impl Host {
             began: Instant::now(),
             closing: watch::Sender::new(None),
         };
-        let (shared, table) = (Arc::new(shared), ArcSwap::default());
-        Ok(Arc::new(Self { shared, runtime, table, supervisors: Mutex::default() }))
+        Ok(Arc::new(Self { shared: Arc::new(shared), runtime, table, supervisors: Mutex::default() }))
     }
 
     /// Adds an extension whose program is `program`, to run as a process of its own whatever its manifest wishes; an

@@ -1,7 +1,7 @@
 //! Who lives: starts extensions, watches over them, routes calls to them, stops them.
 //!
 //! A plugin host that can be used without the conductor. It must not know what is called or why: no workflows,
-//! no artifacts, no policies of the Pit. What expires, and where logs go, it declares as traits.
+//! no artifacts, no policies of the Pit. What expires, what is kept, and where logs go, it declares as traits.
 //!
 //! ```text
 //! caller -> Route -> Endpoint (connection of the present incarnation) -> socket -> extension
@@ -32,8 +32,8 @@
 //! ```
 //!
 //! Reading order: [`diagnostic`] and [`manifest`] (what an extension is), `program`, [`supervised`], `sweep` and
-//! [`exit`] (a process and its end), [`restart`] (what follows from it), [`logs`], [`events`], [`expiry`] (what the
-//! outside sees and decides), [`in_process`] (the same without a process), `hang` and `extension` (one extension's life), `route` (the way of a call), `host`
+//! [`exit`] (a process and its end), [`restart`] (what follows from it), [`logs`], [`events`], [`expiry`], [`storage`] (what the
+//! outside sees, decides and keeps), `host_calls` (what extensions ask for), [`in_process`] (the same without a process), `hang` and `extension` (one extension's life), `route` (the way of a call), `host`
 //! (all of them).
 
 pub mod diagnostic;
@@ -43,6 +43,7 @@ pub mod expiry;
 mod extension;
 mod hang;
 mod host;
+mod host_calls;
 pub mod in_process;
 pub mod logs;
 pub mod manifest;
@@ -52,6 +53,7 @@ mod random;
 pub mod restart;
 mod route;
 mod snapshot;
+pub mod storage;
 pub mod supervised;
 mod sweep;
 mod tail;
@@ -67,5 +69,6 @@ pub use logs::{LogLine, LogOrigin, LogSink, TracingLog};
 pub use manifest::{Manifest, Transport};
 pub use route::Route;
 pub use snapshot::{ExtensionSnapshot, InstanceState, PastEnd, StartTimes};
+pub use storage::{NewArtifact, OpenedArtifact, Storage};
 pub use supervised::{LauncherProgram, Program, Supervised};
 pub use sweep::INSTANCE_VARIABLE;

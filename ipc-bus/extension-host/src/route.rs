@@ -95,13 +95,13 @@ impl Caller for Route {
             let reply = instance.call_lent(&mut request);
             return self.follow_in_process(request, Sent { reply, epoch: endpoint.epoch });
         }
-        let Request { method, payload, deadline, made_at, on_overload, retry_log, progress } = request;
+        let Request { method, payload, deadline, made_at, on_overload, retry_log, progress, depth } = request;
         // Encoded here, once, whether or not the call turns out to be made again: the typed value is only lent.
         let arguments = match Arguments::new(payload, method, endpoint.as_deref()) {
             Ok(arguments) => arguments,
             Err(error) => return Reply::ready(Err(error.into())),
         };
-        let outgoing = Outgoing { method: method.into(), arguments, deadline, on_overload, progress };
+        let outgoing = Outgoing { method: method.into(), arguments, deadline, on_overload, progress, depth };
         let is_kept = self.extension.keep(outgoing.arguments.bytes_count());
         // Sent or queued before this returns, so that calls of one caller stay in order.
         if let Some(endpoint) = endpoint.as_ref() {
@@ -139,7 +139,7 @@ impl Route {
         if is_over {
             return sent.reply;
         }
-        let Request { method, payload, deadline, on_overload, retry_log, progress, .. } = request;
+        let Request { method, payload, deadline, on_overload, retry_log, progress, depth, .. } = request;
         // Encoded already, for the library: it could be, or the call would be over.
         let arguments = match Arguments::new(payload, method, None) {
             Ok(arguments) => arguments,
@@ -149,7 +149,7 @@ impl Route {
             // Made once: the endpoint has a bound of its own.
             return sent.reply;
         }
-        let outgoing = Outgoing { method: method.into(), arguments, deadline, on_overload, progress };
+        let outgoing = Outgoing { method: method.into(), arguments, deadline, on_overload, progress, depth };
         Call { extension: Arc::clone(&self.extension), outgoing, retry_log, epoch: 0 }.follow(sent)
     }
 }

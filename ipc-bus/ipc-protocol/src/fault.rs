@@ -109,6 +109,12 @@ fault_codes! {
     StaleEpoch = 14,
     /// The peer broke the protocol.
     ProtocolViolation = 15,
+    /// The call did not reach whom it was for: calling again is safe.
+    NotDelivered = 16,
+    /// The call reached whom it was for, and whether it ran is not known.
+    OutcomeUnknown = 17,
+    /// Extensions call each other deeper than the host allows: most likely in a circle.
+    TooDeep = 18,
 }
 
 impl Serialize for FaultCode {

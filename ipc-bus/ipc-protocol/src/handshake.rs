@@ -17,6 +17,12 @@ pub const FEATURE_RINGS: &str = "rings";
 /// The feature that brings [`crate::Codec::Wincode`].
 pub const FEATURE_WINCODE: &str = "wincode";
 
+/// The feature that brings [`crate::Kind::HostCall`] and what belongs to it.
+pub const FEATURE_HOST_CALLS: &str = "host-calls";
+
+/// The feature that brings descriptors from the host to the extension: see [`crate::Kind::Descriptor`].
+pub const FEATURE_DESCRIPTORS: &str = "descriptors";
+
 /// The host's first frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -41,6 +47,9 @@ pub struct Hello {
     /// How long to poll shared memory before sleeping: `low`, `balanced`, `efficient`; empty is `balanced`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub latency: String,
+    /// What an extension can call at its host, with [`FEATURE_HOST_CALLS`]: a host call names a method by its index here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_methods: Vec<String>,
 }
 
 impl Hello {
@@ -57,6 +66,7 @@ impl Hello {
             message_bytes_max: crate::limits::MESSAGE_BYTES_DEFAULT,
             config: Vec::new(),
             latency: String::new(),
+            host_methods: Vec::new(),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! `tests/golden/v1` decode for ever.
 //!
 //! Reading order: [`frame`] (the fixed header), [`handshake`] (who are you), [`control`] (the small
-//! messages beside calls), [`fault`] (what a failure says), [`describe`] (what `--describe` prints),
+//! messages beside calls), [`fault`] (what a failure says), [`host_call`] (what an extension asks of its host), [`describe`] (what `--describe` prints),
 //! [`limits`].
 
 pub mod frame;
@@ -13,6 +13,7 @@ pub mod handshake;
 
 pub mod control;
 pub mod fault;
+pub mod host_call;
 
 pub mod describe;
 pub mod limits;

@@ -21,6 +21,15 @@ pub const IN_FLIGHT_CALLS_DEFAULT: u32 = 1024;
 /// Calls in flight on one connection, at most.
 pub const IN_FLIGHT_CALLS_MAX: u32 = 65_536;
 
+/// Host calls of one extension that are not answered; further ones are refused as busy.
+pub const HOST_CALLS_IN_FLIGHT_MAX: u32 = 256;
+
+/// Calls of extensions, one within the other; a deeper one is refused.
+pub const CALL_DEPTH_MAX: u8 = 8;
+
+/// Bytes of the state that a host keeps for an extension.
+pub const STATE_BYTES_MAX: u64 = 64 << 10;
+
 /// Bytes queued for one peer that does not read, unless configured otherwise.
 pub const QUEUED_BYTES_DEFAULT: u64 = 64 << 20;
 

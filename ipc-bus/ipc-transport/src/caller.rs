@@ -55,6 +55,9 @@ pub struct Request<'a> {
     pub retry_log: Option<Arc<RetryLog>>,
     /// Who hears how far the call is, if anybody does.
     pub progress: Option<ProgressSink>,
+    /// How many calls of extensions this one serves, one within the other: 0 unless an extension makes it, else one more
+    /// than the call has within which it is made. A host bounds it.
+    pub depth: u8,
 }
 
 impl<'a> Request<'a> {
@@ -70,6 +73,7 @@ impl<'a> Request<'a> {
             on_overload: OnOverload::Wait,
             retry_log: None,
             progress: None,
+            depth: 0,
         }
     }
 

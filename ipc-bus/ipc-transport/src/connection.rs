@@ -13,6 +13,7 @@
 mod allowance;
 mod call;
 mod greet;
+mod host_calls;
 mod incoming;
 mod options;
 mod socket;
@@ -26,7 +27,9 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use ipc_protocol::control::Goodbye;
-use ipc_protocol::handshake::{FEATURE_RINGS, FEATURE_WINCODE, MethodEntry, Welcome};
+use ipc_protocol::handshake::{
+    FEATURE_DESCRIPTORS, FEATURE_HOST_CALLS, FEATURE_RINGS, FEATURE_WINCODE, MethodEntry, Welcome,
+};
 use ipc_protocol::limits::IN_FLIGHT_CALLS_MAX;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -36,11 +39,13 @@ use crate::in_flight::CallId;
 use crate::outcome::{CallError, Cause};
 use crate::payload::encode_into;
 use crate::ring::Offer;
+use host_calls::Hosted;
 use socket::Socket;
 use state::{Flushed, Limits, NewCall, Phase, State};
 use through_ring::ThroughRing;
 
 pub(crate) use call::InFlightReply;
+pub use host_calls::{HostAnswer, HostCall, HostCallFuture, HostCalls, HostGrant};
 pub use options::{CloseReason, ConnectOptions, PeerEvents};
 pub use statistics::ConnectionStatistics;
 
@@ -63,6 +68,10 @@ struct Shared {
     state: Mutex<State>,
     /// Where frames go if not through the socket.
     through_ring: Option<ThroughRing>,
+    /// What the peer asks of this side, if that was agreed on.
+    hosted: Option<Hosted>,
+    /// Whether answers to that may bring descriptors.
+    grants_descriptors: bool,
     timer: Notify,
     closed: Notify,
     cause_given: Notify,
@@ -87,6 +96,7 @@ impl Shared {
         let writer = state.signal_writer();
         let timer_moved = state.take_timer_moved();
         let is_idle = state.is_watched() && state.is_idle();
+        let over_hosting = state.take_over_hosting();
         drop(state);
         if flushed != Flushed::default() {
             self.tell_of(flushed);
@@ -102,6 +112,9 @@ impl Shared {
         }
         for waker in wake.drain(..) {
             waker.wake();
+        }
+        if !over_hosting.is_empty() {
+            self.give_up_host_calls(&over_hosting);
         }
     }
 
@@ -222,6 +235,13 @@ pub async fn connect(
     if !hello.features.iter().any(|feature| feature == FEATURE_WINCODE) {
         hello.features.push(FEATURE_WINCODE.to_owned());
     }
+    if let Some(host_calls) = &options.host_calls {
+        hello.features.push(FEATURE_HOST_CALLS.to_owned());
+        hello.host_methods = host_calls.methods();
+        if options.grants_descriptors {
+            hello.features.push(FEATURE_DESCRIPTORS.to_owned());
+        }
+    }
     let timeouts = (options.welcome_timeout, options.ready_timeout);
     let greeted = greet::greet(socket, &hello, timeouts, offer, &*events).await?;
 
@@ -238,16 +258,22 @@ pub async fn connect(
         let limits = (hello.epoch, hello.message_bytes_max);
         ThroughRing::new(reader, limits, options.latency, Arc::clone(&events))
     });
-    let shared = Arc::new(Shared {
+    let has = |feature: &str| greeted.welcome.features.iter().any(|other| other == feature);
+    // This side always has it: whoever brings typed values encodes and decodes them.
+    let has_wincode = has(FEATURE_WINCODE);
+    let grants_descriptors = options.grants_descriptors && has(FEATURE_DESCRIPTORS);
+    let host_calls = options.host_calls.filter(|_| has(FEATURE_HOST_CALLS));
+    let shared = Arc::new_cyclic(|shared| Shared {
         socket: greeted.socket,
-        // This side always has it: whoever brings typed values encodes and decodes them.
-        has_wincode: greeted.welcome.features.iter().any(|feature| feature == FEATURE_WINCODE),
+        has_wincode,
         welcome: greeted.welcome,
         by_name,
         epoch: hello.epoch,
         message_bytes_max: hello.message_bytes_max,
         state: Mutex::new(State::new(hello.epoch, limits, writer)),
         through_ring,
+        hosted: host_calls.map(|calls| Hosted::new(calls, hello.host_methods.len(), shared.clone())),
+        grants_descriptors,
         timer: Notify::new(),
         closed: Notify::new(),
         cause_given: Notify::new(),

@@ -75,6 +75,10 @@ pub struct Slot {
     pub listens_until: Instant,
     /// Whether it was sent in the fast codec, and so may be answered in it.
     pub is_fast: bool,
+    /// Whether the peer has asked for something within it.
+    pub is_hosting: bool,
+    /// How many calls of extensions it serves, one within the other.
+    pub depth: u8,
     /// Weak: a sink is foreign code, and must not be dropped under a lock.
     pub progress: Option<WeakProgressSink>,
 }
@@ -153,6 +157,8 @@ impl InFlight {
             slot.caller = caller;
             slot.listens_until = deadline;
             slot.is_fast = false;
+            slot.is_hosting = false;
+            slot.depth = 0;
             slot.progress = progress;
             return CallId::new(index, slot.generation);
         }
@@ -164,6 +170,8 @@ impl InFlight {
             caller,
             listens_until: deadline,
             is_fast: false,
+            is_hosting: false,
+            depth: 0,
             progress,
         });
         CallId::new(index, 1)

@@ -15,6 +15,8 @@ pub mod codec;
 
 pub mod outcome;
 
+mod told;
+
 pub mod caller;
 
 // What both sides of a stream do.
@@ -25,6 +27,8 @@ pub mod framing;
 pub mod handshake;
 
 pub mod ring;
+
+pub mod descriptors;
 
 #[cfg(feature = "rendezvous")]
 pub mod rendezvous;

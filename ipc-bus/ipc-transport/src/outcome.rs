@@ -200,11 +200,14 @@ pub enum Cause {
     /// The connection was closed from this side.
     #[error("the connection was closed: {0}")]
     Closed(String),
+    /// What the host told the extension that made the call.
+    #[error("{0}")]
+    Told(String),
 }
 
 impl Cause {
     /// The cause as one word, for `--json` and retry rules: `timeout`, `crashed`, `hang`,
-    /// `protocol-violation`, `broken`, `closed`.
+    /// `protocol-violation`, `broken`, `closed`, `told`.
     #[must_use]
     pub const fn class(&self) -> &'static str {
         match self {
@@ -214,6 +217,7 @@ impl Cause {
             Self::ProtocolViolation(_) => "protocol-violation",
             Self::Broken { .. } => "broken",
             Self::Closed(_) => "closed",
+            Self::Told(_) => "told",
         }
     }
 }

@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 use ipc_protocol::Header;
@@ -26,6 +27,9 @@ const SPARE_BYTES_MAX: usize = 256 << 10;
 
 /// LIMIT: pieces handed to one system call.
 pub(crate) const SLICES_MAX: usize = 64;
+
+/// LIMIT: descriptors that wait to be written: each counts against this process's own.
+const GRANTING_MAX: usize = 64;
 
 /// A body on its way into the queue.
 #[derive(Clone, Copy, Debug)]
@@ -56,12 +60,14 @@ impl QueuedBody<'_> {
 enum Chunk {
     Small(Vec<u8>),
     Large(Bytes),
+    /// Goes out on its own, with the descriptor beside its first byte.
+    Granting(Vec<u8>, OwnedFd),
 }
 
 impl Chunk {
     fn as_slice(&self) -> &[u8] {
         match self {
-            Self::Small(bytes) => bytes,
+            Self::Small(bytes) | Self::Granting(bytes, _) => bytes,
             Self::Large(bytes) => bytes,
         }
     }
@@ -81,11 +87,22 @@ impl Batch {
         self.chunks.is_empty()
     }
 
+    /// The next bytes, if a descriptor goes with their first.
+    pub(crate) fn granting(&self) -> Option<(&[u8], &OwnedFd)> {
+        match self.chunks.front() {
+            Some(Chunk::Granting(bytes, descriptor)) if self.offset == 0 => Some((bytes, descriptor)),
+            _ => None,
+        }
+    }
+
     /// The next bytes, for one system call.
     pub(crate) fn slices<'a, 'b>(&'a self, room: &'b mut [IoSlice<'a>; SLICES_MAX]) -> &'b [IoSlice<'a>] {
         let mut offset = self.offset;
         let mut count = 0;
-        for (slice, chunk) in room.iter_mut().zip(&self.chunks) {
+        let until_granting =
+            |(at, chunk): &(usize, &Chunk)| *at == 0 || !matches!(chunk, Chunk::Granting(..));
+        let chunks = self.chunks.iter().enumerate().take_while(until_granting);
+        for (slice, (_, chunk)) in room.iter_mut().zip(chunks) {
             *slice = IoSlice::new(&chunk.as_slice()[offset..]);
             offset = 0;
             count += 1;
@@ -123,9 +140,33 @@ pub(crate) struct Outgoing {
     written: u64,
     taken: u64,
     end: u64,
+    /// Where the last message ends that brings a descriptor.
+    granting_end: u64,
+    /// Descriptors in messages of which none was written, since the last time that all were.
+    granting: usize,
 }
 
 impl Outgoing {
+    /// Appends a message in one frame, with a descriptor. Returns whether there was room for one more.
+    pub(crate) fn push_granting(&mut self, header: Header, body: &[u8], descriptor: OwnedFd) -> bool {
+        if self.written >= self.granting_end {
+            self.granting = 0;
+        }
+        if self.granting == GRANTING_MAX {
+            return false;
+        }
+        if !self.tail.is_empty() {
+            self.chunks.push_back(Chunk::Small(std::mem::take(&mut self.tail)));
+        }
+        let mut bytes = Vec::new();
+        append_frame(&mut bytes, header, body);
+        self.end += bytes.len() as u64;
+        self.granting_end = self.end;
+        self.granting += 1;
+        self.chunks.push_back(Chunk::Granting(bytes, descriptor));
+        true
+    }
+
     /// Bytes that are not written.
     pub(crate) fn queued(&self) -> u64 {
         self.end - self.written
@@ -267,6 +308,8 @@ impl Outgoing {
                         self.chunks.push_back(Chunk::Small(parts.concat()));
                     }
                 }
+                // Only calls are withdrawn.
+                chunk @ Chunk::Granting(..) => self.chunks.push_back(chunk),
                 Chunk::Large(bytes) => {
                     for (from, to) in kept {
                         self.chunks.push_back(Chunk::Large(bytes.slice(offset + from..offset + to)));
@@ -276,6 +319,7 @@ impl Outgoing {
             offset = 0;
         }
         self.end -= ranges.iter().map(|(from, to)| to - from).sum::<u64>();
+        self.granting_end = self.granting_end.min(self.end);
     }
 }
 

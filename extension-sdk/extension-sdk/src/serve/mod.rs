@@ -13,11 +13,13 @@
 //! a call runs it at once where its method has proven fast ([`pace`]), and the answers to all calls of one read
 //! leave with one write ([`output`]).
 //!
-//! Reading order: [`calls`], [`pace`], [`output`], [`answer`] (one call), [`workers`], [`role`] (who reads),
+//! Reading order: [`calls`], [`pace`], [`output`], [`answer`] (one call), [`host_calls`] (what it asks of the
+//! host), [`workers`], [`role`] (who reads),
 //! [`reader`], [`keeper`]. This module must not know how the process came by its channel.
 
 mod answer;
 mod calls;
+mod host_calls;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod keeper;
@@ -38,7 +40,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ipc_protocol::control::{Goodbye, LogRecord};
-use ipc_protocol::handshake::{FEATURE_RINGS, FEATURE_WINCODE, Ready};
+use ipc_protocol::handshake::{
+    FEATURE_DESCRIPTORS, FEATURE_HOST_CALLS, FEATURE_RINGS, FEATURE_WINCODE, Ready,
+};
 use ipc_protocol::limits::WELCOME_TIMEOUT_MS;
 use ipc_protocol::{Fault, Kind};
 use ipc_transport::framing::{FrameBuffer, Violation};
@@ -49,11 +53,13 @@ use parking_lot::Mutex;
 use crate::definition::Definition;
 use crate::service::{self, MethodTraits, Service};
 use calls::Calls;
+use host_calls::HostCalls;
+pub(crate) use host_calls::unsupported;
 use keeper::Keeper;
 pub(crate) use output::Output;
 use pace::Pace;
 use reader::Reading;
-use ring_input::RingInput;
+use ring_input::{Descriptors, RingInput};
 use role::Role;
 use workers::Workers;
 
@@ -97,6 +103,7 @@ struct Server {
     methods: Vec<Method>,
     output: Arc<Output>,
     calls: Calls,
+    host_calls: HostCalls,
     workers: Workers,
     role: Role,
     reading: Mutex<Reading>,
@@ -148,7 +155,7 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
     }
     let entries = table.iter().map(|method| method.entry.clone()).collect();
     // Every host that grants rings can do without them.
-    accepted.features.push(FEATURE_RINGS.to_owned());
+    accepted.features.extend([FEATURE_RINGS, FEATURE_HOST_CALLS, FEATURE_DESCRIPTORS].map(str::to_owned));
     accepted.welcome(&channel, definition.version, entries)?;
     let rings = accepted.is_agreed(FEATURE_RINGS).then(|| {
         grant::receive(&channel, &mut accepted.frames, GRANT_TIMEOUT).and_then(|granted| granted.map())
@@ -176,6 +183,9 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
         }
     };
     let has_wincode = accepted.is_agreed(FEATURE_WINCODE);
+    let descriptors = Descriptors::new(accepted.is_agreed(FEATURE_DESCRIPTORS));
+    let asks_host = accepted.is_agreed(FEATURE_HOST_CALLS);
+    let host_methods = if asks_host { hello.host_methods.clone() } else { Vec::new() };
     let (frames, ring) = match rings {
         None => {
             output.append_control(Kind::Ready, 0, &Ready::default());
@@ -199,11 +209,13 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
         methods: table.into_iter().map(|traits| Method { traits, pace: Pace::default() }).collect(),
         output,
         calls: Calls::new(embedding.in_flight_max(hello.in_flight_max)),
+        host_calls: HostCalls::new(host_methods),
         workers: Workers::default(),
         role: Role::default(),
-        reading: Mutex::new(Reading::new(frames, ring)),
+        reading: Mutex::new(Reading::new(frames, ring, descriptors)),
         keeper,
     });
+    server.output.serves(&server);
     reader::start(&server).map_err(ServeError::Thread)?;
     role::watch(&server).map_err(ServeError::Thread)?;
     let end = keeper::keep(&server, Instant::now());
@@ -256,6 +268,7 @@ impl Server {
     /// Ends every thread that is not in a handler.
     fn close(&self) {
         self.output.close();
+        self.host_calls.close();
         self.workers.close();
         self.role.close();
     }

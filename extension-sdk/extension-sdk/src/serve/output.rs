@@ -13,7 +13,7 @@
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,12 +22,16 @@ use ipc_protocol::handshake::Ready;
 use ipc_protocol::{Codec, Fault, Header, Kind, Retry};
 use ipc_transport::framing::{append_frame, append_message, split_frames};
 use ipc_transport::ring::RingWriter;
+use ipc_transport::{Answer, CallError, Reply};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use serde::Serialize;
 
+use super::host_calls::Waiting;
 use super::keeper::Keeper;
-use crate::context::ProgressSink;
+use super::{Server, host_calls};
+use crate::block_on::block_on;
+use crate::context::{Grant, ProgressSink};
 
 /// Answers of one batch of calls are written when they are as many bytes, even if more calls are there.
 pub(super) const COALESCED_BYTES_MAX: usize = 64 << 10;
@@ -71,6 +75,8 @@ pub(crate) struct Output {
     /// For whoever waits for room in the ring: the host has rung.
     rung: Mutex<()>,
     has_rung: Condvar,
+    /// For the calls that ask the host for something.
+    server: OnceLock<Weak<Server>>,
 }
 
 #[derive(Default)]
@@ -162,7 +168,30 @@ impl Output {
             has_room: Condvar::new(),
             rung: Mutex::new(()),
             has_rung: Condvar::new(),
+            server: OnceLock::new(),
         }
+    }
+
+    /// Whose calls may ask the host from here on.
+    pub(super) fn serves(&self, server: &Arc<Server>) {
+        self.server.get_or_init(|| Arc::downgrade(server));
+    }
+
+    fn begin_host_call(
+        &self,
+        call: u64,
+        method: &str,
+        arguments: Vec<u8>,
+        takes_grant: bool,
+    ) -> Result<Waiting, CallError> {
+        match self.server() {
+            Some(server) => host_calls::begin(&server, (call, method), arguments, takes_grant),
+            None => Err(host_calls::unsupported(method).into()),
+        }
+    }
+
+    fn server(&self) -> Option<Arc<Server>> {
+        self.server.get()?.upgrade()
     }
 
     pub(super) fn channel(&self) -> &UnixStream {
@@ -213,6 +242,16 @@ impl Output {
         let mut queue = self.queue.lock();
         encode(&mut queue.pending.bytes, header, goodbye);
         queue.has_left = true;
+    }
+
+    /// Appends a host call.
+    pub(super) fn append_host_call(&self, header: Header, arguments: Vec<u8>) {
+        let header = Header { epoch: self.epoch, ..header };
+        if arguments.len() <= COPIED_RESULT_BYTES_MAX {
+            self.append(|pending| append_frame(&mut pending.bytes, header, &arguments));
+        } else {
+            self.append(|pending| pending.push_large(header, &Bytes::from(arguments)));
+        }
     }
 
     /// Appends a frame without a body.
@@ -395,6 +434,28 @@ impl ProgressSink for Output {
     fn progress(&self, call: u64, progress: Progress) {
         self.append_control(Kind::Progress, call, &progress);
         self.keeper.flush_soon();
+    }
+
+    fn offers(&self, method: &str) -> bool {
+        self.server().is_some_and(|server| server.host_calls.offers(method))
+    }
+
+    fn call_host(&self, call: u64, method: &str, arguments: Vec<u8>) -> Reply {
+        match self.begin_host_call(call, method, arguments, false) {
+            Ok(waiting) => Reply::from_future(waiting),
+            Err(error) => Reply::ready(Err(error)),
+        }
+    }
+
+    fn call_host_for_grant(
+        &self,
+        call: u64,
+        method: &str,
+        arguments: Vec<u8>,
+    ) -> Result<(Answer, Option<Grant>), CallError> {
+        let mut waiting = self.begin_host_call(call, method, arguments, true)?;
+        let answer = block_on(&mut waiting)?;
+        Ok((answer, waiting.take_grant()))
     }
 }
 

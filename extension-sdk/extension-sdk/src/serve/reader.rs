@@ -1,16 +1,20 @@
 //! Reads frames and acts on them: the loop of whoever holds the reading role.
 
+use std::cell::Cell;
+use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use ipc_protocol::{Fault, FaultCode, Header, Kind};
 use ipc_transport::framing::{Body, FrameBuffer, Violation};
+use rustix::net::RecvFlags;
 
 use super::answer::arguments;
 use super::output::{COALESCED_BYTES_MAX, Flush, Output};
-use super::ring_input::{RingInput, receive};
+use super::ring_input::{Descriptors, Granted, RingInput, receive};
 use super::role::Away;
 use super::workers::{self, Job, SCRATCH_BYTES_MAX};
 use super::{End, ServeError, Server, start_thread};
@@ -21,13 +25,14 @@ pub(super) struct Reading {
     frames: FrameBuffer,
     /// Where the bytes come from if not from the channel.
     ring: Option<RingInput>,
+    descriptors: Descriptors,
     /// When the last bytes came: the clock is read once for all frames of one read.
     arrived: Instant,
 }
 
 impl Reading {
-    pub(super) fn new(frames: FrameBuffer, ring: Option<RingInput>) -> Self {
-        Self { frames, ring, arrived: Instant::now() }
+    pub(super) fn new(frames: FrameBuffer, ring: Option<RingInput>, descriptors: Descriptors) -> Self {
+        Self { frames, ring, descriptors, arrived: Instant::now() }
     }
 
     /// The next message, and when it came; a small body is left in `local`.
@@ -43,29 +48,57 @@ impl Reading {
             };
             (frame.header, body, self.arrived)
         });
+        if let Some((header, ..)) = &taken
+            && header.descriptors > 0
+        {
+            local.descriptor = self.descriptors.take(header);
+        }
         local.has_more = taken.is_some() && !self.frames.unread().is_empty();
         Ok(taken)
+    }
+
+    /// What has been granted beside the ring.
+    fn take_granted(&mut self, output: &Output) -> Result<VecDeque<Granted>, Violation> {
+        match &mut self.ring {
+            Some(ring) => ring.take_granted(&mut self.descriptors, output),
+            None => Ok(VecDeque::new()),
+        }
     }
 
     /// Waits for bytes; `Ok(0)` when nothing can come any more.
     fn fill(&mut self, output: &Output) -> Result<usize, Violation> {
         let read = match &mut self.ring {
-            Some(ring) => ring.fill(&mut self.frames, output)?,
+            Some(ring) => ring.fill(&mut self.frames, &mut self.descriptors, output)?,
             // Reset, or whatever else: nothing can come any more.
-            None => receive(output.channel(), &mut self.frames).unwrap_or(0),
+            None => {
+                let flags = RecvFlags::empty();
+                receive(output.channel(), &mut self.frames, &mut self.descriptors, flags).unwrap_or(0)
+            }
         };
         self.arrived = Instant::now();
         Ok(read)
     }
 }
 
+/// `aux` of a descriptor that belongs to the answer to a host call.
+const OF_HOST_CALL: u64 = 1;
+
 /// For [`super::role::Role::leave`] when the reader writes: no method.
 const NO_METHOD: u32 = u32::MAX;
+
+thread_local! {
+    /// While this thread is away for a call: the word to come back with. 0: it is not, or has handed the role on.
+    static AWAY: Cell<u64> = const { Cell::new(0) };
+    /// Whether this thread counts as one of the readers.
+    static IS_COUNTED: Cell<bool> = const { Cell::new(false) };
+}
 
 /// What a reader keeps from call to call.
 #[derive(Default)]
 struct Local {
     body: Vec<u8>,
+    /// What the last frame brought.
+    descriptor: Option<OwnedFd>,
     /// Of the last call, if nobody keeps it.
     call: Option<Arc<CallState>>,
     scratch: Vec<u8>,
@@ -109,11 +142,28 @@ pub(super) fn start_successor(server: &Arc<Server>, seen: u64) {
 }
 
 fn read(server: &Arc<Server>) {
+    IS_COUNTED.set(true);
     let end = read_loop(server);
-    server.role.remove_reader();
+    if IS_COUNTED.replace(false) {
+        server.role.remove_reader();
+    }
     if let Some(end) = end {
         server.keeper.end(end);
     }
+}
+
+/// Hands the reading role on at once, if it is this thread's: the handler that it runs is about to wait for a frame that
+/// somebody must read. It is no reader any more for the count either: however many wait so, one reads.
+pub(super) fn hand_on(server: &Arc<Server>) {
+    let away = AWAY.replace(0);
+    if away == 0 {
+        return;
+    }
+    if IS_COUNTED.replace(false) {
+        server.role.remove_reader();
+    }
+    server.learn_stuck();
+    start_successor(server, away);
 }
 
 /// `None`: the role went to another thread.
@@ -206,15 +256,24 @@ fn act(
             let fault = Fault::new(FaultCode::Unsupported, "this extension has no streams");
             server.output.append_control(Kind::StreamEnd, id, &fault);
         }
+        Kind::Descriptor if header.aux == OF_HOST_CALL => {
+            if let Some(descriptor) = local.descriptor.take() {
+                server.host_calls.granted(header, owned.as_deref().unwrap_or(&local.body), descriptor)?;
+            }
+        }
         // The descriptor itself was closed by the system, as nobody took it.
         Kind::Descriptor if id != 0 => server.calls.expect_descriptors(id),
+        Kind::HostReply | Kind::HostFault => {
+            if server.host_calls.takes_grant(id) {
+                for granted in server.reading.lock().take_granted(&server.output)? {
+                    server.host_calls.granted(&granted.header, &granted.body, granted.descriptor)?;
+                }
+            }
+            let body = owned.unwrap_or_else(|| Bytes::copy_from_slice(&local.body));
+            server.host_calls.answered(*header, body)?;
+        }
         // Of things that this extension never began.
-        Kind::StreamEnd
-        | Kind::StreamDrop
-        | Kind::HostReply
-        | Kind::HostFault
-        | Kind::Descriptor
-        | Kind::SegmentReturn => {}
+        Kind::StreamEnd | Kind::StreamDrop | Kind::Descriptor | Kind::SegmentReturn => {}
         Kind::Hello
         | Kind::Welcome
         | Kind::Ready
@@ -271,11 +330,13 @@ fn call(
     }
 
     let away = server.role.leave(header.method);
+    AWAY.set(away.word());
     let began = local.now.unwrap_or(arrived);
     // The answers to all calls of one read leave together.
     let flush = if local.has_more { Flush::Later } else { Flush::AtOnce };
     let queued = server.run(&begun, body, &mut local.scratch, began, flush);
     local.has_unwritten = had_unwritten || queued > 0;
+    let has_handed_on = AWAY.replace(0) == 0;
     let ended = Instant::now();
     method.pace.record(ended.duration_since(began));
     local.now = Some(ended);
@@ -289,6 +350,9 @@ fn call(
     if let Held::No = held {
         // Nobody else knows of this answer.
         server.output.flush();
+    } else if has_handed_on {
+        // Its successor came too late.
+        IS_COUNTED.set(server.role.add_reader());
     }
     Ok(held)
 }

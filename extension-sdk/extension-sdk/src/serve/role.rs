@@ -52,6 +52,13 @@ pub(super) struct Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Away(u64);
 
+impl Away {
+    /// Never 0.
+    pub(super) const fn word(self) -> u64 {
+        self.0
+    }
+}
+
 fn is_away(word: u64) -> bool {
     word & 1 == 1
 }
@@ -152,6 +159,17 @@ pub(super) fn watch(server: &Arc<Server>) -> io::Result<()> {
     Ok(())
 }
 
+impl Server {
+    /// The method that the reader is away for keeps the role too long: it is run by workers for a while.
+    pub(super) fn learn_stuck(&self) {
+        // ORDERING(role): Relaxed, a wrong method would only be run by a worker for a while.
+        let method = self.role.method.load(Ordering::Relaxed) as usize;
+        if let Some(method) = self.methods.get(method) {
+            method.pace.record(STUCK);
+        }
+    }
+}
+
 fn run_watch(server: &Arc<Server>) {
     let role = &server.role;
     let mut last = 0;
@@ -164,11 +182,7 @@ fn run_watch(server: &Arc<Server>) {
         last = word;
         idle_ticks = if let Decision::Tick(ticks) = decision { ticks } else { 0 };
         if decision == Decision::PassOn {
-            // ORDERING(role): Relaxed, a wrong method would only be run by a worker for a while.
-            let method = role.method.load(Ordering::Relaxed) as usize;
-            if let Some(method) = server.methods.get(method) {
-                method.pace.record(STUCK);
-            }
+            server.learn_stuck();
             reader::start_successor(server, word);
         }
         if decision != Decision::Sleep {

@@ -16,9 +16,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::calls::Calls;
+use super::host_calls::HostCalls;
 use super::keeper::Keeper;
 use super::pace::Pace;
 use super::reader::Reading;
+use super::ring_input::Descriptors;
 use super::role::Role;
 use super::workers::Workers;
 use super::{Embedding, End, Method, Output, ServeError, Server, serve};
@@ -142,9 +144,10 @@ pub(super) fn server(channel: UnixStream, service: impl Service + 'static) -> Ar
         methods: vec![Method { traits, pace: Pace::default() }],
         output: Arc::new(Output::new(channel, 1, Arc::clone(&keeper))),
         calls: Calls::new(1000),
+        host_calls: HostCalls::new(vec!["call".to_owned()]),
         workers: Workers::default(),
         role: Role::default(),
-        reading: Mutex::new(Reading::new(FrameBuffer::new(1 << 20), None)),
+        reading: Mutex::new(Reading::new(FrameBuffer::new(1 << 20), None, Descriptors::new(false))),
         keeper,
     })
 }

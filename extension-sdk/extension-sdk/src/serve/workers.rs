@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ipc_protocol::limits::HOST_CALLS_IN_FLIGHT_MAX;
 use ipc_protocol::{Fault, FaultCode};
 use parking_lot::{Condvar, Mutex};
 
@@ -17,6 +18,9 @@ use super::{Server, start_thread};
 
 /// LIMIT: threads that run calls. More calls than that wait; how many is bounded by the calls in flight.
 pub(super) const WORKERS_MAX: usize = 32;
+
+/// LIMIT: threads that run calls, those included that wait for the host's answer and so run nothing.
+pub(super) const THREADS_MAX: usize = WORKERS_MAX + HOST_CALLS_IN_FLIGHT_MAX as usize;
 
 /// How long a thread waits for its next call before it ends.
 const IDLE_MAX: Duration = Duration::from_secs(10);
@@ -41,6 +45,8 @@ struct State {
     jobs: VecDeque<Job>,
     threads: usize,
     idle: usize,
+    /// Host calls whose answers threads wait for: as many threads may run beyond [`WORKERS_MAX`].
+    host_calls: usize,
     is_closed: bool,
 }
 
@@ -52,10 +58,10 @@ enum Decision {
     Queue,
 }
 
-fn decide_submit(jobs: usize, threads: usize, idle: usize) -> Decision {
+fn decide_submit(jobs: usize, threads: usize, idle: usize, host_calls: usize) -> Decision {
     if idle >= jobs {
         Decision::Wake
-    } else if threads < WORKERS_MAX {
+    } else if threads < (WORKERS_MAX + host_calls).min(THREADS_MAX) {
         Decision::Start
     } else {
         Decision::Queue
@@ -94,7 +100,7 @@ pub(super) fn submit(server: &Arc<Server>, job: Job) {
     let decision = {
         let mut state = workers.state.lock();
         state.jobs.push_back(job);
-        let decision = decide_submit(state.jobs.len(), state.threads, state.idle);
+        let decision = decide_submit(state.jobs.len(), state.threads, state.idle, state.host_calls);
         if decision == Decision::Start {
             state.threads += 1;
         }
@@ -116,6 +122,28 @@ pub(super) fn submit(server: &Arc<Server>, job: Job) {
         }
         Decision::Start | Decision::Queue => {}
     }
+}
+
+/// A thread is about to wait for the host's answer: another one may run in its place, and if a job has waited for a
+/// thread, does.
+pub(super) fn begin_wait(server: &Arc<Server>) {
+    let must_start = {
+        let mut state = server.workers.state.lock();
+        state.host_calls += 1;
+        let (jobs, threads) = (state.jobs.len(), state.threads);
+        let starts = decide_submit(jobs, threads, state.idle, state.host_calls) == Decision::Start;
+        state.threads += usize::from(starts);
+        starts
+    };
+    if must_start && start(server).is_err() {
+        // There are others, or this one would have had nothing to run.
+        server.workers.state.lock().threads -= 1;
+    }
+}
+
+/// The answer has come, or nobody waits for it any longer.
+pub(super) fn end_wait(server: &Server) {
+    server.workers.state.lock().host_calls -= 1;
 }
 
 fn start(server: &Arc<Server>) -> io::Result<()> {
@@ -216,10 +244,14 @@ mod tests {
 
     #[test]
     fn a_job_wakes_an_idle_thread_or_starts_one_as_long_as_it_may() {
-        assert_eq!(decide_submit(1, 0, 0), Decision::Start);
-        assert_eq!(decide_submit(1, 1, 1), Decision::Wake);
-        assert_eq!(decide_submit(2, 1, 1), Decision::Start);
-        assert_eq!(decide_submit(2, 4, 2), Decision::Wake);
-        assert_eq!(decide_submit(1, WORKERS_MAX, 0), Decision::Queue);
+        assert_eq!(decide_submit(1, 0, 0, 0), Decision::Start);
+        assert_eq!(decide_submit(1, 1, 1, 0), Decision::Wake);
+        assert_eq!(decide_submit(2, 1, 1, 0), Decision::Start);
+        assert_eq!(decide_submit(2, 4, 2, 0), Decision::Wake);
+        assert_eq!(decide_submit(1, WORKERS_MAX, 0, 0), Decision::Queue);
+        // As many more as wait for the host, so that those who are waited for can run.
+        assert_eq!(decide_submit(1, WORKERS_MAX, 0, 1), Decision::Start);
+        assert_eq!(decide_submit(1, WORKERS_MAX + 1, 0, 1), Decision::Queue);
+        assert_eq!(decide_submit(1, THREADS_MAX, 0, usize::MAX / 2), Decision::Queue);
     }
 }

@@ -12,11 +12,11 @@ mod queue;
 mod supervisor;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use ipc_protocol::handshake::MethodEntry;
 use ipc_protocol::limits::QUEUED_BYTES_DEFAULT;
 use ipc_transport::CallError;
@@ -30,11 +30,12 @@ use crate::events::{EventKind, HostEvent, InstanceId};
 use crate::exit::ExitReport;
 use crate::expiry::{Expiry, ExpiryHandle};
 use crate::hang::HangLimits;
-use crate::host::StopTimes;
+use crate::host::{StopTimes, Table};
 use crate::in_process::{Library, LibrarySource};
 use crate::logs::{DropCounter, LogSink};
 use crate::manifest::{Manifest, Tier};
 use crate::snapshot::{ExtensionSnapshot, InstanceState, PAST_ENDS_MAX, PastEnd, StartTimes};
+use crate::storage::Storage;
 use crate::supervised::LauncherProgram;
 
 pub(crate) use callee::Callee;
@@ -59,6 +60,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(10);
 /// What all extensions of a host share.
 pub(crate) struct HostShared {
     pub(crate) launcher: LauncherProgram,
+    /// The host's own, for as long as there is a host.
+    pub(crate) table: Weak<ArcSwap<Table>>,
+    pub(crate) storage: Option<Arc<dyn Storage>>,
     pub(crate) expiry: Arc<dyn Expiry>,
     pub(crate) log: Arc<dyn LogSink>,
     pub(crate) events: EventRing<Arc<HostEvent>>,

@@ -42,6 +42,7 @@ pub(crate) struct Outgoing {
     pub(crate) deadline: Instant,
     pub(crate) on_overload: OnOverload,
     pub(crate) progress: Option<ProgressSink>,
+    pub(crate) depth: u8,
 }
 
 /// What a call carries, encoded once.
@@ -115,6 +116,7 @@ impl Outgoing {
             on_overload: self.on_overload,
             retry_log: None,
             progress: self.progress.clone(),
+            depth: self.depth,
         })
     }
 }

@@ -66,6 +66,13 @@ fn each_misbehaviour_costs_its_own_calls_and_nothing_else() {
             ("garbage", Outcome::Violation, Some("protocol-violation")),
             ("garbage-exit", Outcome::Violation, Some("protocol-violation")),
             ("unasked-reply", Outcome::Violation, Some("protocol-violation")),
+            ("ask-zero", Outcome::Violation, Some("protocol-violation")),
+            ("ask-unserved", Outcome::Violation, Some("protocol-violation")),
+            ("ask-descriptors", Outcome::Violation, Some("protocol-violation")),
+            ("ask-unknown", Outcome::Answered, None),
+            ("ask-gibberish", Outcome::Answered, None),
+            ("ask-late", Outcome::Answered, None),
+            ("ask-nobody", Outcome::Answered, None),
         ] {
             let host = host(options());
             let mut events = host.subscribe();

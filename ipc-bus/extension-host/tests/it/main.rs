@@ -5,9 +5,11 @@ mod programs;
 mod reference_table;
 mod support;
 
+mod artifacts;
 mod calls;
 mod fast;
 mod hangs;
+mod host_calls;
 mod hostile;
 mod in_process;
 mod kept;

@@ -10,6 +10,7 @@ pub(crate) struct Programs {
     pub(crate) hostile: PathBuf,
     pub(crate) small_host: PathBuf,
     pub(crate) points: PathBuf,
+    pub(crate) asks: PathBuf,
     /// The example `loaded`, a library.
     pub(crate) loaded: PathBuf,
     /// `echo` as a library.
@@ -50,6 +51,7 @@ pub(crate) fn programs() -> &'static Programs {
             hostile: built("hostile")?,
             small_host: built("examples/small-host")?,
             points: built("examples/points")?,
+            asks: built("examples/asks")?,
             loaded: built("examples/libloaded.so")?,
             echo: built("libecho.so")?,
         })

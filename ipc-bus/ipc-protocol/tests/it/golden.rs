@@ -11,6 +11,7 @@ use ipc_protocol::control::{
 };
 use ipc_protocol::frame::HEADER_BYTES;
 use ipc_protocol::handshake::{Hello, MethodEntry, Ready, Welcome};
+use ipc_protocol::host_call::ExtensionCall;
 use ipc_protocol::{Codec, Fault, FaultCode, Flags, Header, Kind, Origin, Retry};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -168,6 +169,11 @@ fn what_is_said_beside_calls_is_as_it_was() {
 #[test]
 fn host_calls_are_as_they_were() {
     plain("host-call", Header { method: 1, aux: CALL, ..full(Kind::HostCall, 4) }, b"\x80");
+    message(
+        "host-call-extension",
+        Header { method: 0, aux: CALL, ..full(Kind::HostCall, 5) },
+        &ExtensionCall::new("greeter", "greet", b"\x81\xa4name\xa5World".to_vec()),
+    );
     plain("host-reply", full(Kind::HostReply, 4), b"\xc0");
     message(
         "host-fault",
@@ -181,6 +187,8 @@ fn host_calls_are_as_they_were() {
 fn descriptors_and_segments_are_as_they_were() {
     let header = Header { descriptors: 1, ..full(Kind::Descriptor, CALL) };
     message("descriptor", header, &DescriptorGrant::new("artifact", 0, 4711));
+    let header = Header { descriptors: 1, aux: 1, ..full(Kind::Descriptor, 6) };
+    message("descriptor-host-call", header, &DescriptorGrant::new("artifact", 0, 4711));
     let header = Header { flags: Flags::SEGMENT, ..full(Kind::Reply, CALL) };
     message("reply-segment", header, &SegmentSpan::new(1, 4096, 1_000_000));
     plain("segment-return", Header { aux: 1, ..bare(Kind::SegmentReturn, 0) }, b"");

@@ -14,9 +14,12 @@ pub mod message_pack;
 
 pub mod handshake;
 
+pub mod asking;
+
 pub mod calling;
 mod calling_model;
 
+pub use asking::asking;
 pub use calling::calling;
 pub use framing::framing;
 pub use handshake::handshake;

@@ -27,6 +27,11 @@ fn the_corpus_of_handshake_holds() {
 }
 
 #[test]
+fn the_corpus_of_asking_holds() {
+    replay("asking", fuzz::asking);
+}
+
+#[test]
 fn the_corpus_of_calling_holds() {
     replay("calling", fuzz::calling);
 }

@@ -35,10 +35,10 @@ impl Caller for Connection {
             let fault = Fault::new(FaultCode::UnknownMethod, message).with_origin(Origin::Host);
             return Reply::ready(Err(CallError::Fault(fault)));
         };
-        let Request { deadline, made_at, on_overload, progress, .. } = request;
+        let Request { deadline, made_at, on_overload, progress, depth, .. } = request;
         let begin = |codec: Codec, body: QueuedBody<'_>| {
             let progress = progress.as_ref().map(ProgressSink::downgrade);
-            shared.begin(&NewCall { made_at, method, codec, body, deadline, on_overload, progress })
+            shared.begin(&NewCall { made_at, method, codec, body, deadline, on_overload, progress, depth })
         };
         let begun = match request.payload {
             Payload::Encoded(encoded) => match encoded.codec {

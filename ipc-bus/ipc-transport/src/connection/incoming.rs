@@ -30,6 +30,8 @@ pub(super) struct Heard {
     /// The call whose outcome whoever reads takes himself.
     pub(super) wanted: Option<CallId>,
     pub(super) taken: Option<Taken>,
+    /// A host call has come since this was set to false: its task wants to run.
+    pub(super) has_host_call: bool,
 }
 
 /// The outcome of the wanted call.
@@ -42,7 +44,14 @@ pub(super) struct Taken {
 
 impl Heard {
     pub(super) fn new(now: Instant) -> Self {
-        Self { has_left: false, allowance: Allowance::new(now), bytes: 0, wanted: None, taken: None }
+        Self {
+            has_left: false,
+            allowance: Allowance::new(now),
+            has_host_call: false,
+            bytes: 0,
+            wanted: None,
+            taken: None,
+        }
     }
 }
 
@@ -64,6 +73,7 @@ pub(super) fn deliver(
                 _ if epoch != shared.epoch => false,
                 Kind::Reply => held.get_or_insert_with(|| shared.state.lock()).is_awaited(id),
                 // Refused, or a violation, whatever it says.
+                Kind::HostCall => shared.hosted.is_some(),
                 kind => !kind.carries_payload(),
             }
         };
@@ -91,7 +101,13 @@ pub(super) fn deliver(
             if let Some(state) = held.take() {
                 shared.finish(state, wake);
             }
-            other(shared, &frame, events, heard)
+            match (&shared.hosted, kind) {
+                (Some(hosted), Kind::HostCall | Kind::Cancel) => {
+                    heard.has_host_call = true;
+                    hosted.hear(shared, frame)
+                }
+                _ => other(shared, &frame, events, heard),
+            }
         };
         if let Err(violation) = done {
             break Err(violation);
@@ -149,7 +165,7 @@ fn answer(state: &mut State, frame: FrameRef<'_>, wake: &mut Vec<Waker>) -> Resu
 }
 
 /// Refuses what only features bring that this side does not offer.
-fn check_plain(header: &Header) -> Result<(), Violation> {
+pub(super) fn check_plain(header: &Header) -> Result<(), Violation> {
     let Header { kind, id, .. } = *header;
     let wrong = |what| Err(Violation::Frame { kind, id, what });
     if header.flags != Flags::NONE {
@@ -218,8 +234,11 @@ fn other(
     let mut state = shared.state.lock();
     let done = match kind {
         Kind::Ping => state.answer_peer(kind, Header::new(Kind::Pong, 0, id), &[]),
-        // What is defined and not built yet is refused in its own terms.
+        // What was not agreed on, or is defined and not built yet, is refused in its own terms.
         Kind::HostCall => refuse(&mut state, kind, Kind::HostFault, id, "host calls"),
+        Kind::Descriptor if shared.grants_descriptors => {
+            unexpected("descriptors go from the host to the extension")
+        }
         Kind::Descriptor | Kind::SegmentReturn => {
             refuse(&mut state, kind, Kind::HostFault, id, "descriptors")
         }

@@ -1,5 +1,6 @@
 //! How to talk to one peer, who hears what it says beside answers, and why that ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipc_protocol::control::{Event, Goodbye, Heartbeat, LogRecord};
@@ -8,6 +9,7 @@ use ipc_protocol::limits::{
     IN_FLIGHT_CALLS_DEFAULT, QUEUED_BYTES_DEFAULT, READY_TIMEOUT_MS, WELCOME_TIMEOUT_MS,
 };
 
+use super::host_calls::HostCalls;
 use crate::outcome::Cause;
 use crate::ring::Latency;
 
@@ -30,6 +32,10 @@ pub struct ConnectOptions {
     pub offers_rings: bool,
     /// How long both sides poll shared memory before they sleep.
     pub latency: Latency,
+    /// Whether answers to host calls may bring descriptors.
+    pub grants_descriptors: bool,
+    /// What the extension may ask of this side within the calls that it serves; `None`: nothing.
+    pub host_calls: Option<Arc<dyn HostCalls>>,
 }
 
 impl ConnectOptions {
@@ -44,6 +50,8 @@ impl ConnectOptions {
             queued_bytes_max: QUEUED_BYTES_DEFAULT,
             offers_rings: true,
             latency: Latency::default(),
+            grants_descriptors: false,
+            host_calls: None,
         }
     }
 }

@@ -10,6 +10,8 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
+use crate::descriptors;
+
 /// A stream socket that is registered with the runtime for reading only: an edge for writing would wake this
 /// side each time the peer reads, which costs as much as an answer does.
 #[derive(Debug)]
@@ -46,6 +48,11 @@ impl Socket {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         let mut none = SendAncillaryBuffer::default();
         Ok(rustix::net::sendmsg(self.0.get_ref(), slices, &mut none, flags)?)
+    }
+
+    /// Writes what can be written now, and with the first byte a descriptor.
+    pub(super) fn send_granting(&self, bytes: &[u8], descriptor: impl AsFd) -> io::Result<usize> {
+        descriptors::send(self.0.get_ref(), bytes, descriptor)
     }
 
     /// Reads what is there now.

@@ -14,6 +14,7 @@
 //! ```
 
 mod ends;
+mod hosting;
 mod to_ring;
 
 use std::collections::VecDeque;
@@ -21,26 +22,22 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ipc_protocol::frame::HEADER_BYTES;
 use ipc_protocol::limits::IN_FLIGHT_CALLS_MAX;
 use ipc_protocol::{Codec, Header, Kind};
 
 use super::{CloseReason, ConnectionStatistics};
 use crate::caller::{OnOverload, WeakProgressSink};
-use crate::framing::Violation;
 use crate::in_flight::{CallId, CallerSide, InFlight, PeerSide};
 use crate::outcome::{CallError, CallResult, Cause};
 use crate::outgoing::{Batch, Outgoing, QueuedBody};
 use crate::payload::Encoded;
 use crate::ring::RingWriter;
+pub(super) use hosting::{NotServed, Served};
 
 pub(super) use to_ring::Flushed;
 
 /// LIMIT: calls of one connection that wait for room.
 const WAITING_CALLS_MAX: u32 = IN_FLIGHT_CALLS_MAX;
-
-/// LIMIT: bytes of answers to the peer's own requests that it leaves unread.
-const UNREAD_ANSWERS_BYTES_MAX: u64 = 256 << 10;
 
 /// LIMIT: bytes of arguments that take no time worth counting to encode, so that the clock as it was read before is fresh.
 const FRESH_BYTES_MAX: u64 = 16 << 10;
@@ -116,6 +113,8 @@ pub(super) struct State {
     timer_target: Option<Instant>,
     timer_moved: bool,
     watchers: u32,
+    /// Calls that are over and had host calls, of which nobody was told yet.
+    over_hosting: Vec<CallId>,
     statistics: ConnectionStatistics,
 }
 
@@ -129,6 +128,7 @@ pub(super) struct NewCall<'a> {
     pub(super) made_at: Instant,
     pub(super) on_overload: OnOverload,
     pub(super) progress: Option<WeakProgressSink>,
+    pub(super) depth: u8,
 }
 
 impl State {
@@ -154,6 +154,7 @@ impl State {
             timer_target: None,
             timer_moved: false,
             watchers: 0,
+            over_hosting: Vec::new(),
             statistics: ConnectionStatistics::default(),
         }
     }
@@ -232,6 +233,9 @@ impl State {
         }
         if !is_lost && self.waiting_live == 0 && self.has_room(length) {
             let id = self.calls.insert(call.deadline, call.progress.clone());
+            if call.depth > 0 {
+                self.nest(id, call.depth);
+            }
             self.arm_timer(call.deadline);
             self.send(id, call.method, call.codec, call.body, call.deadline - now);
             return Ok(id);
@@ -258,6 +262,9 @@ impl State {
             ));
         }
         let id = self.calls.insert(call.deadline, call.progress.clone());
+        if call.depth > 0 {
+            self.nest(id, call.depth);
+        }
         self.arm_timer(call.deadline);
         if let Some(slot) = self.calls.get_mut(id) {
             let bytes = if is_lost { Bytes::new() } else { call.body.to_bytes() };
@@ -305,6 +312,9 @@ impl State {
             PeerSide::Waiting { .. } => self.end_waiting(id),
             PeerSide::Sent { .. } if was_listening => {
                 slot.listens_until = now;
+                if slot.is_hosting {
+                    self.over_hosting.push(id);
+                }
                 self.push(Kind::Cancel, id.to_wire());
             }
             PeerSide::Sent { .. } | PeerSide::Over => {}
@@ -383,30 +393,15 @@ impl State {
         self.push_frame(Header::new(kind, self.epoch, id), &[]);
     }
 
-    /// Queues a frame beside calls; nothing after this side's goodbye.
-    fn push_frame(&mut self, header: Header, body: &[u8]) {
-        if matches!(self.phase, Phase::Open | Phase::Draining) {
-            self.outgoing.push(header, QueuedBody::Borrowed(body));
-        }
+    fn may_push(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Draining)
     }
 
-    /// Queues an answer to something that the peer asked for with a frame of the kind `asked`.
-    pub(super) fn answer_peer(&mut self, asked: Kind, header: Header, body: &[u8]) -> Result<(), Violation> {
-        if self.outgoing.is_empty() {
-            self.answer_bytes = 0;
+    /// Queues a frame beside calls; nothing after this side's goodbye.
+    fn push_frame(&mut self, header: Header, body: &[u8]) {
+        if self.may_push() {
+            self.outgoing.push(header, QueuedBody::Borrowed(body));
         }
-        self.answer_bytes += (HEADER_BYTES + body.len()) as u64;
-        // Both: a single message may be longer than the queue, which is not the peer's doing; and answers that it read
-        // since the queue was empty count only while there is too much in it.
-        if self.answer_bytes > UNREAD_ANSWERS_BYTES_MAX
-            && self.outgoing.queued() > self.limits.queued_bytes_max + UNREAD_ANSWERS_BYTES_MAX
-        {
-            let (kind, id) = (asked, header.id);
-            let expected = "the peer must first read the answers to what it asked for";
-            return Err(Violation::Unexpected { kind, id, expected });
-        }
-        self.push_frame(Header { epoch: self.epoch, ..header }, body);
-        Ok(())
     }
 
     /// No new calls; those that wait are given back.

@@ -26,6 +26,8 @@ pub struct ConnectionStatistics {
     pub cancelled: u64,
     /// Calls that were not taken.
     pub rejected: u64,
+    /// Host calls that served a call in flight.
+    pub host_calls: u64,
     /// Bytes read.
     pub bytes_read: u64,
     /// Bytes written.
@@ -48,6 +50,7 @@ impl ConnectionStatistics {
         Self {
             calls: self.calls + earlier.calls,
             calls_fast: self.calls_fast + earlier.calls_fast,
+            host_calls: self.host_calls + earlier.host_calls,
             answers: self.answers + earlier.answers,
             late: self.late + earlier.late,
             duplicates: self.duplicates + earlier.duplicates,

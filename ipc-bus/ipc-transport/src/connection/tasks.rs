@@ -48,6 +48,9 @@ impl Drop for EndGuard {
         let mut state = self.shared.state.lock();
         state.end(&mut wake);
         self.shared.finish(state, &mut wake);
+        if let Some(hosted) = &self.shared.hosted {
+            hosted.end();
+        }
         self.shared.socket.shut_down();
         self.shared.closed.notify_waiters();
     }
@@ -197,7 +200,11 @@ impl Writer {
         let mut written = 0;
         while !self.batch.is_empty() && written < BYTES_PER_TURN {
             let mut room = [IoSlice::new(&[]); SLICES_MAX];
-            match shared.socket.send_slices(self.batch.slices(&mut room)) {
+            let sent = match self.batch.granting() {
+                Some((bytes, descriptor)) => shared.socket.send_granting(bytes, descriptor),
+                None => shared.socket.send_slices(self.batch.slices(&mut room)),
+            };
+            match sent {
                 Ok(count) => {
                     written += count;
                     self.batch.advance(count);

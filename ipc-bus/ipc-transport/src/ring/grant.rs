@@ -1,19 +1,17 @@
 //! How the rings' memory comes to the extension: two descriptors over the socket, before its start.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use ipc_protocol::control::DescriptorGrant;
 use ipc_protocol::{Header, Kind};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
-};
+use rustix::net::RecvFlags;
 
 use super::halves::{Halves, Offer};
+use crate::descriptors;
 use crate::framing::{FrameBuffer, append_message};
 
 /// `purpose` of the grants.
@@ -35,14 +33,7 @@ pub fn send(socket: impl AsFd, epoch: u32, offer: &Offer) -> io::Result<()> {
         let mut bytes = Vec::new();
         let header = Header { descriptors: 1, ..Header::new(Kind::Descriptor, epoch, 0) };
         append_message(&mut bytes, header, &grant).map_err(io::Error::other)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [memory.as_fd()];
-        if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-            return Err(io::Error::other("there is no room for a descriptor"));
-        }
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        let sent = sendmsg(&socket, &[IoSlice::new(&bytes)], &mut ancillary, flags)?;
+        let sent = descriptors::send(&socket, &bytes, memory)?;
         if sent != bytes.len() {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -85,10 +76,10 @@ pub fn receive(socket: &UnixStream, frames: &mut FrameBuffer, timeout: Duration)
 
 fn receive_both(socket: &UnixStream, frames: &mut FrameBuffer) -> io::Result<Granted> {
     let mut taken = [None, None];
-    let mut come: Vec<OwnedFd> = Vec::new();
+    let mut come = VecDeque::new();
     while taken.iter().any(Option::is_none) {
         let Some(frame) = frames.next_frame().map_err(io::Error::other)? else {
-            match frames.read_from(|room| receive_bytes(socket.as_fd(), room, &mut come)) {
+            match frames.read_from(|room| descriptors::receive(socket, room, RecvFlags::empty(), &mut come)) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -98,31 +89,19 @@ fn receive_both(socket: &UnixStream, frames: &mut FrameBuffer) -> io::Result<Gra
         };
         let unexpected =
             || io::Error::other(format!("{:?} came, where rings were to be granted", frame.header));
-        if frame.header.kind != Kind::Descriptor || frame.header.descriptors != 1 || come.is_empty() {
+        if frame.header.kind != Kind::Descriptor || frame.header.descriptors != 1 {
             return Err(unexpected());
         }
+        let descriptor = come.pop_front().ok_or_else(unexpected)?;
         let grant: DescriptorGrant = frame.decode().map_err(io::Error::other)?;
         let place =
             taken.get_mut(grant.index as usize).filter(|place| grant.purpose == PURPOSE && place.is_none());
-        *place.ok_or_else(unexpected)? = Some(come.remove(0));
+        *place.ok_or_else(unexpected)? = Some(descriptor);
     }
     match taken {
         [Some(host), Some(own)] => Ok(Granted { host, own }),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
-}
-
-/// Reads bytes, and takes the descriptors that lie beside them.
-fn receive_bytes(socket: BorrowedFd<'_>, room: &mut [u8], come: &mut Vec<OwnedFd>) -> io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let read = recvmsg(socket, &mut [IoSliceMut::new(room)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-            come.extend(descriptors);
-        }
-    }
-    Ok(read.bytes)
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ mod over_socket {
 
     #[path = "connected.rs"]
     pub(crate) mod connected;
+    #[path = "host_calls.rs"]
+    mod host_calls;
     #[path = "hostile.rs"]
     mod hostile;
 }
@@ -30,6 +32,8 @@ mod over_rings {
 
     #[path = "connected.rs"]
     pub(crate) mod connected;
+    #[path = "host_calls.rs"]
+    mod host_calls;
     #[path = "hostile.rs"]
     mod hostile;
 }

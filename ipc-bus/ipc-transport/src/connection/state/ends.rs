@@ -125,6 +125,7 @@ impl State {
                 return Err(Violation::Unexpected { kind, id, expected: "this call was not sent yet" });
             }
         }
+        let was_hosting = slot.is_hosting;
         let result = match slot.caller {
             CallerSide::Listening(_) => {
                 self.statistics.answers += 1;
@@ -136,6 +137,9 @@ impl State {
             }
         };
         self.calls.answer(call, result, wake);
+        if was_hosting {
+            self.over_hosting.push(call);
+        }
         if self.waiting_live > 0 {
             self.admit();
         }
