@@ -88,7 +88,7 @@ pub async fn measure(report: &mut Report, ours: usize, theirs: usize) -> anyhow:
 }
 
 /// The example, as released.
-fn build() -> anyhow::Result<std::path::PathBuf> {
+pub(crate) fn build() -> anyhow::Result<std::path::PathBuf> {
     let target = target_folder();
     let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--quiet", "--release", "--package", "extension-sdk", "--example", "asks"])

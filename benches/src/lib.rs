@@ -4,6 +4,7 @@
 //! quote. This crate measures and must not be depended on.
 
 pub mod asking;
+pub mod disturbed;
 pub mod in_process_tier;
 #[cfg(feature = "peers")]
 pub mod peers;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct Figure {
     /// What was measured, as in the list of goals.
     pub id: String,
-    /// Unit of `p50` and `p99`: `ns` or `us`.
+    /// Unit of the percentiles: `ns`, `us` or `%`.
     pub unit: String,
     /// Median.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -20,6 +20,9 @@ pub struct Figure {
     /// 99th percentile of single operations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p99: Option<f64>,
+    /// 999th of a thousand, where it is what matters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p999: Option<f64>,
     /// Operations per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_second: Option<f64>,
@@ -35,6 +38,7 @@ impl Figure {
             unit: "ns".into(),
             p50: Some(median),
             p99: None,
+            p999: None,
             per_second: Some(1e9 / median),
         }
     }
@@ -48,8 +52,23 @@ impl Figure {
             unit: "us".into(),
             p50: percentile(micros(), 0.5),
             p99: percentile(micros(), 0.99),
+            p999: None,
             per_second: None,
         }
+    }
+
+    /// The same with the 999th of a thousand.
+    #[must_use]
+    pub fn with_p999(mut self, round_trips: &[Duration]) -> Self {
+        let micros = round_trips.iter().map(|time| time.as_secs_f64() * 1e6).collect();
+        self.p999 = percentile(micros, 0.999);
+        self
+    }
+
+    /// A share, of one core for example.
+    #[must_use]
+    pub fn from_percent(id: &str, percent: f64) -> Self {
+        Self { id: id.into(), unit: "%".into(), p50: Some(percent), p99: None, p999: None, per_second: None }
     }
 
     /// The median of several rates.
@@ -60,6 +79,7 @@ impl Figure {
             unit: "us".into(),
             p50: None,
             p99: None,
+            p999: None,
             per_second: percentile(per_second, 0.5),
         }
     }
@@ -121,6 +141,16 @@ impl Report {
                 time(figure.p99),
                 rate
             );
+            if figure.p999.is_some() {
+                // INVARIANT: as above.
+                let _ = writeln!(
+                    table,
+                    "{:<34} {:>12} {:>12}",
+                    "  of a thousand, the last",
+                    "",
+                    time(figure.p999)
+                );
+            }
         }
         table
     }

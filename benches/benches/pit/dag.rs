@@ -228,7 +228,14 @@ fn bytes_per_step(report: &mut Report) -> anyhow::Result<()> {
 }
 
 fn bytes(id: &str, bytes: f64, steps: f64) -> Figure {
-    Figure { id: id.into(), unit: "B".into(), p50: Some(bytes / steps), p99: None, per_second: None }
+    Figure {
+        id: id.into(),
+        unit: "B".into(),
+        p50: Some(bytes / steps),
+        p99: None,
+        p999: None,
+        per_second: None,
+    }
 }
 
 /// Bytes of this process that are in memory.

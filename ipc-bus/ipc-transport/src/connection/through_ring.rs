@@ -383,7 +383,7 @@ impl RingTask {
             state.task_is_here();
             let in_flight = state.in_flight();
             shared.finish(state, &mut Vec::new());
-            if self.stays_awake(through, had_some, in_flight) {
+            if self.stays_awake(through, had_some, in_flight, reading.patience.is_crowded()) {
                 drop(reading);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -401,12 +401,18 @@ impl RingTask {
     }
 
     /// Whether it is worth to look again soon, without being rung for.
-    fn stays_awake(&mut self, through: &ThroughRing, had_some: bool, in_flight: u32) -> bool {
+    fn stays_awake(
+        &mut self,
+        through: &ThroughRing,
+        had_some: bool,
+        in_flight: u32,
+        is_crowded: bool,
+    ) -> bool {
         if had_some && !through.polls {
             // As far as it goes in one turn: others want to run, too.
             return true;
         }
-        if in_flight == 0 || !through.polls {
+        if in_flight == 0 || !through.polls || is_crowded {
             self.busy_since = None;
             return had_some;
         }

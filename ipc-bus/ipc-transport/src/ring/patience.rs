@@ -10,7 +10,8 @@
 //!
 //! After each miss in a row twice as many waits are not polled for at all, up to a bound; one wait that was over
 //! sooner than the bound, polled for or not, and everything is polled for again. So who is called once in a while
-//! costs nothing, and who is called all the time is polled for all the time.
+//! costs nothing, and who is called all the time is polled for all the time. Beside others who compute nobody polls for
+//! a while, whatever the waits are like.
 
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,12 @@ const WAKE_UP: Duration = Duration::from_micros(50);
 
 /// LIMIT: waits in a row that are not polled for.
 const SKIPPED_MAX: u32 = 64;
+
+/// How long nobody polls after it turned out that others have work for this core: at first, and at most, where it turns
+/// out again and again. Who yields to somebody that computes gets the core back after a whole slice of his, some
+/// milliseconds; who sleeps gets it back when he is woken.
+const CROWDED_FOR_MIN: Duration = Duration::from_millis(50);
+const CROWDED_FOR_MAX: Duration = Duration::from_secs(2);
 
 /// What matters for one extension: how fast it answers, or how little it costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +89,8 @@ pub struct Patience {
     /// Whether the last wait was over because a yield let the other side run: it is on this very core then, and to look
     /// before the next yield only keeps it waiting.
     yields_first: bool,
+    /// Until when others are taken to have work for this core, and for how long that was believed.
+    crowded: Option<(Instant, Duration)>,
 }
 
 /// How polling ended.
@@ -98,13 +107,16 @@ impl Patience {
     /// Of one who waits as `latency` says.
     #[must_use]
     pub fn new(latency: Latency) -> Self {
-        Self { bound: latency.bound(), misses: 0, to_skip: 0, yields_first: false }
+        Self { bound: latency.bound(), misses: 0, to_skip: 0, yields_first: false, crowded: None }
     }
 
     /// Polls `is_there` for as long as it pays. Returns whether it said yes; if not, sleep.
     pub fn wait(&mut self, is_there: impl FnMut() -> bool) -> bool {
         if self.bound.is_zero() || self.to_skip > 0 {
             self.to_skip = self.to_skip.saturating_sub(1);
+            return false;
+        }
+        if self.is_crowded() {
             return false;
         }
         let pauses = if self.yields_first { 1 } else { PAUSES };
@@ -124,7 +136,22 @@ impl Patience {
     /// Whether a wait would be polled for now.
     #[must_use]
     pub fn polls(&self) -> bool {
-        !self.bound.is_zero() && self.to_skip == 0
+        !self.bound.is_zero() && self.to_skip == 0 && !self.is_crowded()
+    }
+
+    /// Whether others are taken to have work for this core.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.crowded.is_some_and(|(until, _)| Instant::now() < until)
+    }
+
+    fn note_crowded(&mut self, now: Instant) {
+        let for_long = match self.crowded {
+            // It was not over.
+            Some((until, before)) if now < until + CROWDED_FOR_MAX => (2 * before).min(CROWDED_FOR_MAX),
+            _ => CROWDED_FOR_MIN,
+        };
+        self.crowded = Some((now + for_long, for_long));
     }
 
     fn note(&mut self, poll: Poll) {
@@ -132,7 +159,10 @@ impl Patience {
         match poll {
             Poll::Found | Poll::FoundBehindOther => self.misses = 0,
             Poll::Nothing => self.miss(1),
-            Poll::Crowded => self.miss(3),
+            Poll::Crowded => {
+                self.note_crowded(Instant::now());
+                self.miss(3);
+            }
         }
     }
 
@@ -183,13 +213,15 @@ mod tests {
     fn who_is_called_rarely_is_hardly_polled_for() {
         let mut patience = Patience::new(Latency::Balanced);
         let polled = (0..1000).filter(|_| {
-            let mut was_polled = false;
-            assert!(!patience.wait(|| {
-                was_polled = true;
-                false
-            }));
+            let is_polled_for = patience.polls();
+            if is_polled_for {
+                // Not by polling: what a yield takes is the machine's to say.
+                patience.note(Poll::Nothing);
+            } else {
+                assert!(!patience.wait(|| panic!("it looked")));
+            }
             patience.slept(Duration::from_millis(10));
-            was_polled
+            is_polled_for
         });
         let polled = polled.count();
         assert!((10..40).contains(&polled), "{polled} of 1000");
@@ -217,9 +249,27 @@ mod tests {
             looks == 2
         });
         assert_eq!(looks, 2, "it yields after the first look");
+    }
+
+    #[test]
+    fn beside_others_who_compute_nobody_polls_for_a_while_and_longer_each_time() {
+        let mut patience = Patience::new(Latency::Low);
         patience.note(Poll::Crowded);
-        let skipped = std::iter::from_fn(|| (!patience.wait(|| true)).then_some(())).count();
-        assert_eq!(skipped, 7, "as after three misses");
+        assert!(patience.is_crowded() && !patience.polls());
+        // However short the waits are.
+        patience.slept(Duration::from_micros(10));
+        assert!(!patience.wait(|| panic!("it looked")));
+        let now = Instant::now();
+        let mut patience = Patience::new(Latency::Low);
+        let believed = |patience: &Patience| patience.crowded.expect("it is noted").1;
+        let mut at = now;
+        for expected in [50, 100, 200, 400, 800, 1600, 2000, 2000] {
+            patience.note_crowded(at);
+            assert_eq!(believed(&patience), Duration::from_millis(expected));
+            at += believed(&patience);
+        }
+        patience.note_crowded(at + CROWDED_FOR_MAX + Duration::from_millis(1));
+        assert_eq!(believed(&patience), CROWDED_FOR_MIN, "that was long ago");
     }
 
     #[test]
