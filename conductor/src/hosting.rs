@@ -25,6 +25,7 @@ pub struct Hosting {
     reporter: JoinHandle<()>,
     /// Lets the reporter end when it has told what there is.
     has_ended: oneshot::Sender<()>,
+    began: std::time::Instant,
     stop_timeout: std::time::Duration,
 }
 
@@ -66,6 +67,7 @@ impl Hosting {
         let mut options = HostOptions::new(LauncherProgram::CurrentExe);
         options.expiry = Some(Arc::new(StaleExpiry::new(expiring.clone(), pools.cloned())));
         options.storage = Some(Arc::new(storage));
+        let began = std::time::Instant::now();
         let host = Host::new(options)?;
         let (has_ended, end) = oneshot::channel();
         let reporter = tokio::spawn(tell(host.subscribe(), end));
@@ -80,7 +82,7 @@ impl Hosting {
             };
             registered.map_err(|source| HostingError::Register { name: built.name.clone(), source })?;
         }
-        Ok(Self { host, reporter, has_ended, stop_timeout: settings.stop_timeout })
+        Ok(Self { host, reporter, has_ended, began, stop_timeout: settings.stop_timeout })
     }
 
     /// The way to an extension; it is started by its first call.
@@ -90,6 +92,18 @@ impl Hosting {
     /// [`HostingError::Unknown`].
     pub fn caller(&self, name: &str) -> Result<Arc<dyn Caller>, HostingError> {
         Ok(Arc::new(self.host.extension(name)?))
+    }
+
+    /// The host itself, for whoever serves it to others.
+    #[must_use]
+    pub fn host(&self) -> Arc<Host> {
+        Arc::clone(&self.host)
+    }
+
+    /// When the host began.
+    #[must_use]
+    pub fn began(&self) -> std::time::Instant {
+        self.began
     }
 
     /// Whether a call was handed to an instance of the extension, which may have run it since.

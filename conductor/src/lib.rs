@@ -3,6 +3,7 @@
 //! ```text
 //! cli --> doctor, scaffold; melody (graph) --> drawing
 //! cli --> config, catalog, build --> melody (plan) --> engine --> document
+//! cli --> serving (the listening socket) --> extension-host
 //!                                                        |
 //!              bridge <-- the only place where types of the Pit, of the wire and of melodies meet
 //!                |
@@ -37,6 +38,8 @@ pub mod pit;
 pub mod pit_snapshot;
 
 pub mod engine;
+
+pub mod serving;
 
 pub mod scaffold;
 

@@ -43,6 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "extension-host",
             "extension-launcher",
             "extension-sdk",
+            "interfaces",
         ],
     ),
     ("xtask", &[]),

@@ -66,11 +66,37 @@ pub enum Command {
     Run(Run),
     /// Call one method of an extension and print its answer as JSON.
     ///
+    /// Through the conductor that serves the data folder, if one does and has the extension; else by itself.
+    ///
     /// The arguments are checked against the method's description before anything is started;
     /// `conductor extensions show EXTENSION` tells what a method takes.
     ///
     /// Example: conductor call echo.echo '{"text": "hello"}'
     Call(Call),
+    /// Stay up, with extensions that others call: `conductor ps`, `call`, `why`, `stop`, `reset`, and programs.
+    ///
+    /// It listens in the data folder, for this user and root alone, and ends in order at a signal or at `conductor
+    /// stop`. An extension is started when it is first called.
+    Serve(Serve),
+    /// See what a conductor that stays up hosts, and how each extension is doing.
+    Ps,
+    /// See how an extension of a conductor that stays up is doing, and how its instances ended.
+    Why {
+        /// The extension's name.
+        extension: String,
+    },
+    /// End an extension of a conductor that stays up, or without a name that conductor, in order.
+    ///
+    /// The next call of an extension that was stopped starts it again.
+    Stop {
+        /// The extension's name.
+        extension: Option<String>,
+    },
+    /// Forget the failures of an extension of a conductor that stays up: one that is broken can be called again.
+    Reset {
+        /// The extension's name.
+        extension: String,
+    },
     /// Look into melodies without running them.
     #[command(subcommand)]
     Melody(Melody),
@@ -121,6 +147,13 @@ pub struct Run {
     pub priority: u8,
 }
 
+/// `serve`
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// The extensions' names [default: all that can be found from here].
+    pub names: Vec<String>,
+}
+
 /// `call`
 #[derive(Args, Debug)]
 pub struct Call {
@@ -134,6 +167,9 @@ pub struct Call {
     /// step-timeout, 30s].
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<String>,
+    /// Not through a conductor that serves the data folder.
+    #[arg(long)]
+    pub alone: bool,
 }
 
 /// `melody`

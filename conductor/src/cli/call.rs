@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use extension_host::diagnostic::closest;
+use extension_sdk::Blob;
+use interfaces::ConductorClient;
 use ipc_protocol::Codec;
 use ipc_transport::payload::DecodeError;
 use ipc_transport::{Answer, CallError, CallResult, Encoded, Payload, ProgressSink, Request};
@@ -12,7 +14,7 @@ use pit_core::clock::SystemClock;
 use serde_json::Value;
 
 use super::args;
-use super::{Surroundings, prepare, stdout_failed};
+use super::{Surroundings, prepare, served, stdout_failed};
 use crate::bridge::{Expiring, StoreStorage};
 use crate::build::Effort;
 use crate::config::parse_timeout;
@@ -53,6 +55,15 @@ pub(super) async fn call(
         })
     });
     let timeout = timeout.transpose()?;
+    if !arguments.alone
+        && let Some(conductor) = served::find(surroundings).await?
+    {
+        let hosted = conductor.extensions().await.map_err(served::refused)?;
+        if hosted.iter().any(|hosted| hosted.name == extension) {
+            let conductor = conductor.with_timeout(timeout.unwrap_or(settings.step_timeout));
+            return through(&conductor, (extension, method), payload, cancellation).await;
+        }
+    }
     let catalog = prepare::find(surroundings, None)?;
     let manifests = prepare::with_required(&catalog, [extension.to_owned()])?;
     prepare::warn_of_hidden(surroundings, &catalog, &manifests);
@@ -107,6 +118,31 @@ pub(super) async fn call(
         Failure::cancelled(exit, cancelled(place, &arguments.method, was_sent))
     })?;
     let output = value_of(result).map_err(|source| failure(place, &arguments.method, timeout, source))?;
+    print(&output)
+}
+
+/// Calls through a conductor that stays up.
+async fn through(
+    conductor: &ConductorClient,
+    (extension, method): (&str, &str),
+    payload: Encoded,
+    mut cancellation: Cancellation,
+) -> Result<Exit, Failure> {
+    let call = conductor.call(extension.to_owned(), method.to_owned(), Blob(payload.bytes.into()));
+    let result = tokio::select! {
+        biased;
+        exit = cancellation.wait() => {
+            let told = "cancelled while the conductor that serves called it; it may have run";
+            return Err(Failure::cancelled(exit, ErrorReport::cancelled(told)));
+        }
+        result = call => result,
+    };
+    let bytes = result.map_err(served::refused)?;
+    let output = StepOutput::single(bytes.0.into()).map_err(Failure::failed)?;
+    print(&output)
+}
+
+fn print(output: &StepOutput) -> Result<Exit, Failure> {
     let mut out = io::stdout().lock();
     write_json(&output.to_bytes(), &mut out)
         .and_then(|()| out.write_all(b"\n"))

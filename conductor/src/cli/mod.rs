@@ -32,6 +32,8 @@ mod new;
 mod prepare;
 mod removal;
 mod run;
+mod serve;
+mod served;
 mod table;
 mod topics;
 
@@ -154,6 +156,13 @@ fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Call(arguments) => {
             asynchronous(|cancellation| call::call(&surroundings, arguments, cancellation))
         }
+        Command::Serve(arguments) => {
+            asynchronous(|cancellation| serve::serve(&surroundings, arguments, cancellation))
+        }
+        Command::Ps => asynchronous(|_| served::ps(&surroundings)),
+        Command::Why { extension } => asynchronous(|_| served::why(&surroundings, extension)),
+        Command::Stop { extension } => asynchronous(|_| served::stop(&surroundings, extension)),
+        Command::Reset { extension } => asynchronous(|_| served::reset(&surroundings, extension)),
         Command::Melody(command) => match command {
             args::Melody::Check { file } => melody::check(&surroundings, &file),
             args::Melody::Graph { file, format, output } => {

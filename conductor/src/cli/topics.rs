@@ -7,6 +7,7 @@ const EXAMPLES: &str = "\
 conductor run melodies/folder-report.toml -i path=.   run a melody with an input
 conductor melody graph melodies/folder-report.toml    see what waits for what
 conductor call echo.echo '{\"text\": \"hello\"}'          call one method
+conductor serve                                       stay up; then: conductor ps, call, why, stop
 conductor doctor                                      see what this machine can do";
 
 const EXIT_CODES: &str = "\

@@ -18,6 +18,7 @@ mod processes;
 mod python_peer;
 mod questions;
 mod removal;
+mod serve;
 mod signals;
 mod support;
 mod surroundings;

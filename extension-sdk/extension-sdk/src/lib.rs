@@ -67,6 +67,7 @@ mod block_on;
 pub mod client;
 pub mod context;
 pub mod definition;
+pub mod embedded;
 mod interface;
 mod loaded;
 mod logging;

@@ -30,7 +30,9 @@ pub fn run<T: Extension>() -> ExitCode {
         [only] if only == "--describe" => describe(&definition),
         [] => match take_channel() {
             Ok(Some(channel)) => {
-                serve::serve(channel, definition, logging::install).map(drop).map_err(Into::into)
+                serve::serve(channel, definition, serve::Embedding::Process, logging::install)
+                    .map(drop)
+                    .map_err(Into::into)
             }
             Ok(None) => return explain(&definition),
             Err(error) => Err(error.into()),

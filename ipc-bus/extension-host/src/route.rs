@@ -15,7 +15,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::extension::{Arguments, Broken, Callee, Extension, Outgoing, Place, Sent, Waiting};
 use crate::snapshot::InstanceState;
@@ -86,7 +85,7 @@ impl Route {
 impl Caller for Route {
     fn call(&self, mut request: Request<'_>) -> Reply {
         if let Some(call_time_max) = self.extension.manifest.limits.call_time_max {
-            request.deadline = request.deadline.min(Instant::now() + call_time_max);
+            request.deadline = request.deadline.min(request.made_at + call_time_max);
         }
         let endpoint = self.extension.endpoint.load();
         if let Some(endpoint) = endpoint.as_ref()

@@ -137,6 +137,19 @@ impl Shared {
     fn begin(&self, call: &NewCall<'_>) -> Result<CallId, CallError> {
         let mut state = self.state.lock();
         let id = state.begin(call);
+        if let Some(must_tell) = state.keep_back()
+            && let Some(through) = &self.through_ring
+        {
+            let timer_moved = state.take_timer_moved();
+            drop(state);
+            if timer_moved {
+                self.timer.notify_one();
+            }
+            if must_tell {
+                through.wake_task();
+            }
+            return id;
+        }
         if let Some(bytes) = state.direct_bytes() {
             // With nothing in flight nobody waits for the lock but callers who come to queue behind this call.
             // What cannot be written is left to the writer, who waits for room or learns that the peer is gone.

@@ -194,13 +194,30 @@ impl InFlight {
         })
     }
 
-    /// Marks a call as sent.
-    pub fn set_sent(&mut self, id: CallId, start: u64, end: u64) {
+    /// Marks a call as sent, in the fast codec or not.
+    pub fn set_sent(&mut self, id: CallId, start: u64, end: u64, is_fast: bool) {
         if let Some(slot) = self.get_mut(id) {
             slot.peer = PeerSide::Sent { start, end };
+            slot.is_fast = is_fast;
             let is_awaited = slot.is_awaited();
             self.sent += 1;
             self.awaited += u32::from(is_awaited);
+        }
+    }
+
+    /// The answer to a call that is sent. Both sides end: `result` is there to be collected, if it was asked for.
+    pub fn answer(&mut self, id: CallId, result: Option<CallResult>, wake: &mut Vec<Waker>) {
+        let Some(slot) = self.get_mut(id) else { return };
+        let (was_sent, was_awaited) = (matches!(slot.peer, PeerSide::Sent { .. }), slot.is_awaited());
+        slot.peer = PeerSide::Over;
+        let is_gone = matches!(slot.caller, CallerSide::Gone);
+        if let Some(result) = result {
+            slot.end(result, wake);
+        }
+        self.sent -= u32::from(was_sent);
+        self.awaited -= u32::from(was_awaited);
+        if is_gone {
+            self.release(id);
         }
     }
 
@@ -264,7 +281,7 @@ mod tests {
         let mut calls = InFlight::default();
         let now = Instant::now();
         let first = calls.insert(now, None);
-        calls.set_sent(first, 0, 32);
+        calls.set_sent(first, 0, 32, false);
         assert_eq!((first.to_wire(), calls.sent(), calls.awaited()), (1 << 32, 1, 1));
 
         // The caller goes first: the slot stays taken until the late answer.
@@ -276,7 +293,7 @@ mod tests {
         assert_eq!(second.to_wire(), 2 << 32);
 
         // The answer comes first: the outcome waits for its caller.
-        calls.set_sent(second, 32, 64);
+        calls.set_sent(second, 32, 64, false);
         assert!(calls.end(second, outcome(), &mut Vec::new()));
         assert!(!calls.end(second, outcome(), &mut Vec::new()), "the first outcome counts");
         assert_eq!((calls.sent(), calls.awaited()), (1, 0));
@@ -293,7 +310,7 @@ mod tests {
         let at = |seconds| now + Duration::from_secs(seconds);
         let ids: Vec<CallId> = (0..4).map(|_| calls.insert(at(100), None)).collect();
         for &id in &ids[..3] {
-            calls.set_sent(id, 0, 32);
+            calls.set_sent(id, 0, 32, false);
         }
         assert_eq!((calls.unanswered(), calls.oldest_unanswered()), (0, None), "all are waited for");
         for (&id, left_at) in ids.iter().zip([7, 3, 5, 1]) {

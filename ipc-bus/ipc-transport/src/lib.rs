@@ -29,6 +29,8 @@ pub mod handshake;
 pub mod ring;
 
 pub mod descriptors;
+#[cfg(feature = "rendezvous")]
+pub mod rendezvous;
 
 // The calling side.
 /// For the endpoints of other crates of ours, and not for their users: it may change.

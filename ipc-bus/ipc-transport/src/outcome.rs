@@ -3,9 +3,10 @@
 use std::any::Any;
 use std::time::Duration;
 
-use ipc_protocol::{Fault, FaultCode};
+use bytes::Bytes;
+use ipc_protocol::{Codec, Fault, FaultCode};
 
-use crate::payload::{DecodeError, Encoded, Message};
+use crate::payload::{DecodeError, Encoded, Message, decode};
 
 /// The end of a call.
 pub type CallResult = Result<Answer, CallError>;
@@ -15,13 +16,42 @@ pub struct Answer(AnswerForm);
 
 enum AnswerForm {
     Encoded(Encoded),
+    /// Few bytes, in place: most answers are read once and soon, and need no memory of their own.
+    Small(Small),
     Typed(Box<dyn Any + Send>, fn(&dyn Any) -> Result<Encoded, crate::payload::EncodeError>),
+}
+
+/// LIMIT: bytes of an answer that lie in place.
+const SMALL_BYTES_MAX: usize = 94;
+
+struct Small {
+    codec: Codec,
+    length: u8,
+    bytes: [u8; SMALL_BYTES_MAX],
+}
+
+impl Small {
+    fn new(codec: Codec, bytes: &[u8]) -> Option<Self> {
+        let length = u8::try_from(bytes.len()).ok()?;
+        let mut place = [0; SMALL_BYTES_MAX];
+        place.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(Self { codec, length, bytes: place })
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+
+    fn to_encoded(&self) -> Encoded {
+        Encoded { codec: self.codec, bytes: Bytes::copy_from_slice(self.as_slice()) }
+    }
 }
 
 impl std::fmt::Debug for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.0 {
             AnswerForm::Encoded(encoded) => f.debug_tuple("Answer").field(encoded).finish(),
+            AnswerForm::Small(small) => f.debug_tuple("Answer").field(&small.to_encoded()).finish(),
             AnswerForm::Typed(..) => f.write_str("Answer(typed)"),
         }
     }
@@ -32,6 +62,15 @@ impl Answer {
     #[must_use]
     pub fn encoded(encoded: Encoded) -> Self {
         Self(AnswerForm::Encoded(encoded))
+    }
+
+    /// An encoded result whose bytes are copied: in place if they are few.
+    #[must_use]
+    pub fn copied(codec: Codec, bytes: &[u8]) -> Self {
+        Self(match Small::new(codec, bytes) {
+            Some(small) => AnswerForm::Small(small),
+            None => AnswerForm::Encoded(Encoded { codec, bytes: Bytes::copy_from_slice(bytes) }),
+        })
     }
 
     /// A result that stayed in the process.
@@ -51,6 +90,7 @@ impl Answer {
     pub fn decode<T: Message>(self) -> Result<T, DecodeError> {
         match self.0 {
             AnswerForm::Encoded(encoded) => encoded.decode(),
+            AnswerForm::Small(small) => decode(small.codec, small.as_slice()),
             AnswerForm::Typed(value, _) => {
                 value.downcast().map(|value| *value).map_err(|_| DecodeError::Type)
             }
@@ -65,8 +105,11 @@ impl Answer {
     #[cfg(feature = "wincode")]
     pub fn decode_fast<T: Message + crate::codec::FastBody>(self) -> Result<T, DecodeError> {
         match self.0 {
-            AnswerForm::Encoded(encoded) if encoded.codec == ipc_protocol::Codec::Wincode => {
+            AnswerForm::Encoded(encoded) if encoded.codec == Codec::Wincode => {
                 crate::codec::decode(&encoded.bytes).map_err(DecodeError::Fast)
+            }
+            AnswerForm::Small(small) if small.codec == Codec::Wincode => {
+                crate::codec::decode(small.as_slice()).map_err(DecodeError::Fast)
             }
             form => Self(form).decode(),
         }
@@ -80,6 +123,7 @@ impl Answer {
     pub fn into_encoded(self) -> Result<Encoded, crate::payload::EncodeError> {
         match self.0 {
             AnswerForm::Encoded(encoded) => Ok(encoded),
+            AnswerForm::Small(small) => Ok(small.to_encoded()),
             AnswerForm::Typed(value, encode) => encode(&*value),
         }
     }

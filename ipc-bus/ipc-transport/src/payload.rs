@@ -63,10 +63,14 @@ impl Encoded {
     ///
     /// [`DecodeError`]: the bytes are not a `T`, or not in a codec that this build reads.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
-        match self.codec {
-            Codec::MessagePack => rmp_serde::from_slice(&self.bytes).map_err(DecodeError::MessagePack),
-            codec => Err(DecodeError::Codec(codec)),
-        }
+        decode(self.codec, &self.bytes)
+    }
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(codec: Codec, bytes: &[u8]) -> Result<T, DecodeError> {
+    match codec {
+        Codec::MessagePack => rmp_serde::from_slice(bytes).map_err(DecodeError::MessagePack),
+        codec => Err(DecodeError::Codec(codec)),
     }
 }
 

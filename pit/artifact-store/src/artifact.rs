@@ -7,12 +7,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::digest::Digest;
 use crate::ephemeral::{Charge, sealed_copy};
+use crate::look::Spot;
 use crate::mapping::Mapping;
 
 /// The bytes of an artifact, read-only: a mapping, or for a packed one its few bytes in memory. Cloning shares them; they
@@ -27,11 +29,13 @@ pub struct Artifact(Arc<Held>);
 pub(crate) struct Held {
     digest: Digest,
     content: Content,
+    /// Whether it was delivered again since a store that keeps it open last looked for one to close.
+    is_used: AtomicBool,
 }
 
 pub(crate) enum Content {
     /// A file of its own.
-    File { mapping: Mapping, file: File, path: PathBuf },
+    File { mapping: Mapping, file: File, objects: Arc<Path>, path: OnceLock<PathBuf> },
     /// Read out of a pack.
     Packed(Box<[u8]>),
     /// Sealed memory, and its part of the budget.
@@ -40,7 +44,7 @@ pub(crate) enum Content {
 
 impl Artifact {
     pub(crate) fn new(digest: Digest, content: Content) -> Self {
-        Self(Arc::new(Held { digest, content }))
+        Self(Arc::new(Held { digest, content, is_used: AtomicBool::new(false) }))
     }
 
     pub(crate) fn downgrade(&self) -> Weak<Held> {
@@ -49,6 +53,22 @@ impl Artifact {
 
     pub(crate) fn upgrade(held: &Weak<Held>) -> Option<Self> {
         held.upgrade().map(Self)
+    }
+
+    /// It is delivered again.
+    pub(crate) fn note_use(&self) {
+        // ORDERING(second-chance): Relaxed suffices, the flag only advises which artifact to close first. Looking
+        // before storing keeps the line shared between readers.
+        if !self.0.is_used.load(Ordering::Relaxed) {
+            // ORDERING(second-chance): Relaxed, as above.
+            self.0.is_used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was delivered again since this was last asked.
+    pub(crate) fn take_use(&self) -> bool {
+        // ORDERING(second-chance): Relaxed, as in `note_use`.
+        self.0.is_used.swap(false, Ordering::Relaxed)
     }
 
     /// The address of the bytes.
@@ -83,7 +103,10 @@ impl Artifact {
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match &self.0.content {
-            Content::File { path, .. } => Some(path),
+            // Put together only when somebody asks: it is a good part of what a first get costs.
+            Content::File { objects, path, .. } => {
+                Some(path.get_or_init(|| objects.join(Spot::of(&self.0.digest).relative())))
+            }
             Content::Packed(_) | Content::Ephemeral { .. } => None,
         }
     }

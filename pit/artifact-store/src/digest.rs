@@ -10,7 +10,17 @@ use std::str::FromStr;
 /// Length of a digest in bytes.
 pub const DIGEST_BYTES: usize = 32;
 
-const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// The two hexadecimal digits of each byte.
+const HEX_PAIRS: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 0x0f]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// The BLAKE3 digest of an artifact's bytes, which is also its address.
 ///
@@ -45,9 +55,8 @@ impl Digest {
     /// The one spelling of it.
     pub(crate) fn hex(&self) -> [u8; DIGEST_BYTES * 2] {
         let mut text = [0_u8; DIGEST_BYTES * 2];
-        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = HEX_DIGITS[usize::from(byte >> 4)];
-            pair[1] = HEX_DIGITS[usize::from(byte & 0x0f)];
+        for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
+            *pair = HEX_PAIRS[usize::from(byte)];
         }
         text
     }

@@ -11,7 +11,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
 
@@ -19,7 +20,7 @@ use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
 #[derive(Debug)]
 pub struct Folder {
     file: File,
-    path: PathBuf,
+    path: Arc<Path>,
 }
 
 impl Folder {
@@ -30,7 +31,7 @@ impl Folder {
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
-        Ok(Self { file: File::from(fd), path: path.to_owned() })
+        Ok(Self { file: File::from(fd), path: path.into() })
     }
 
     /// Opens a folder inside this one; a symbolic link is not followed.
@@ -40,13 +41,17 @@ impl Folder {
     pub fn open_inside(&self, name: &str) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let fd = rustix::fs::openat(&self.file, name, flags, Mode::empty())?;
-        Ok(Self { file: File::from(fd), path: self.path.join(name) })
+        Ok(Self { file: File::from(fd), path: self.path.join(name).into() })
     }
 
     /// Where the folder was when it was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) fn shared_path(&self) -> Arc<Path> {
+        Arc::clone(&self.path)
     }
 
     /// The descriptor of the folder.

@@ -46,7 +46,7 @@ pub(crate) enum Sight {
 #[derive(Debug)]
 pub(crate) enum Sound {
     /// A file of its own.
-    File { file: File, identity: Identity, path: PathBuf },
+    File { file: File, identity: Identity },
     /// A place in a pack, and the bytes that were read there.
     Packed { file: File, place: Place, bytes: Vec<u8> },
 }
@@ -169,12 +169,12 @@ impl Store {
             let identity = Identity::of(&stat);
             let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
             if is_file && trust == Trust::Memory && self.remembered.is_verified(digest, &identity) {
-                return Ok(Sight::Sound(Sound::File { file, identity, path: self.path_of(digest) }));
+                return Ok(Sight::Sound(Sound::File { file, identity }));
             }
             let path = self.path_of(digest);
             if is_file && self.hash(&file, &path, trust)? == (*digest, identity.bytes()) {
                 self.remembered.remember(*digest, identity);
-                return Ok(Sight::Sound(Sound::File { file, identity, path }));
+                return Ok(Sight::Sound(Sound::File { file, identity }));
             }
             self.remembered.forget(digest);
             match self.quarantine(digest, &spot, &identity) {

@@ -208,14 +208,15 @@ impl Store {
         pin: Pin,
     ) -> Result<Stored, PutError> {
         match sound {
-            Sound::File { file, path, .. } => {
+            Sound::File { file, .. } => {
+                let path = self.path_of(&digest);
                 let spot = Spot::of(&digest);
                 let folder = self
                     .root
                     .objects
                     .open_inside(spot.shard())
-                    .map_err(|error| DiskError::io("open", path, error))?;
-                self.root.disk.sync_file(file).map_err(|error| self.root.poison(path.clone(), error))?;
+                    .map_err(|error| DiskError::io("open", &path, error))?;
+                self.root.disk.sync_file(file).map_err(|error| self.root.poison(path, error))?;
                 self.make_durable(&folder, &digest)?;
             }
             Sound::Packed { file, place, .. } => {

@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -95,7 +94,7 @@ struct Verified {
     witness: Option<Witness>,
 }
 
-type OpenArtifacts = HashMap<Digest, Arc<Entry>, DigestHash>;
+type OpenArtifacts = HashMap<Digest, Artifact, DigestHash>;
 
 #[derive(Debug, Default)]
 struct Part {
@@ -103,12 +102,6 @@ struct Part {
     /// In order of arrival; who was used since its last turn gets another (second chance). Also the turn of who
     /// replaces the table.
     turns: Mutex<VecDeque<Digest>>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    artifact: Artifact,
-    is_used: AtomicBool,
 }
 
 impl Remembered {
@@ -131,14 +124,9 @@ impl Remembered {
     /// An artifact that is open already.
     pub(crate) fn open_artifact(&self, digest: &Digest) -> Option<Artifact> {
         let open = self.part(digest).artifacts.load();
-        let entry = open.get(digest)?;
-        // ORDERING(second-chance): Relaxed suffices, the flag only advises which artifact to close first. Looking
-        // before storing keeps the line shared between readers.
-        if !entry.is_used.load(Ordering::Relaxed) {
-            // ORDERING(second-chance): Relaxed, as above.
-            entry.is_used.store(true, Ordering::Relaxed);
-        }
-        Some(entry.artifact.clone())
+        let artifact = open.get(digest)?;
+        artifact.note_use();
+        Some(artifact.clone())
     }
 
     /// How many artifacts are kept open.
@@ -161,16 +149,14 @@ impl Remembered {
         let mut open = OpenArtifacts::clone(&before);
         while open.len() >= self.open_in_part_max {
             let Some(next) = turns.pop_front() else { break };
-            // ORDERING(second-chance): Relaxed, as in `open_artifact`.
-            let is_used = open.get(&next).is_some_and(|entry| entry.is_used.swap(false, Ordering::Relaxed));
-            if is_used {
+            if open.get(&next).is_some_and(Artifact::take_use) {
                 turns.push_back(next);
             } else {
                 open.remove(&next);
             }
         }
         turns.push_back(digest);
-        open.insert(digest, Arc::new(Entry { artifact, is_used: AtomicBool::new(false) }));
+        open.insert(digest, artifact);
         part.artifacts.store(Arc::new(open));
         drop(turns);
         // Unmapping a large artifact takes long: not while others wait to keep one open.

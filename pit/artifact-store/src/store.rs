@@ -3,7 +3,7 @@
 //! Knows the order of things, not how a file is verified (`look`) or a folder is laid out (`layout`).
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::artifact::{Artifact, Content};
 use crate::digest::Digest;
@@ -168,10 +168,15 @@ impl Store {
         }
         let content = match self.sound(digest, Trust::Memory)? {
             Sound::Packed { bytes, .. } => Content::Packed(bytes.into_boxed_slice()),
-            Sound::File { file, identity, path } => {
+            Sound::File { file, identity } => {
                 let mapping = Mapping::of_stored(&file, identity.bytes())
-                    .map_err(|error| DiskError::io("map", &path, error))?;
-                Content::File { mapping, file, path }
+                    .map_err(|error| DiskError::io("map", &self.path_of(digest), error))?;
+                Content::File {
+                    mapping,
+                    file,
+                    objects: self.root.objects.shared_path(),
+                    path: OnceLock::new(),
+                }
             }
         };
         let artifact = Artifact::new(*digest, content);

@@ -118,6 +118,11 @@ impl Calls {
         }
     }
 
+    /// Nobody waits for any of them.
+    pub(super) fn cancel_all(&self) {
+        self.state.lock().running.values().for_each(|call| call.cancel());
+    }
+
     /// From now on no call is begun. Returns whether the drain is over at once.
     pub(super) fn drain(&self) -> bool {
         let mut state = self.state.lock();

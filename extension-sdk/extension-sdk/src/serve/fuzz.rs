@@ -21,7 +21,7 @@ use ipc_protocol::handshake::Hello;
 use ipc_protocol::{Codec, Fault, Flags, Header, Kind};
 use ipc_transport::framing::{Frame, FrameBuffer, append_frame, append_message};
 
-use super::{End, ServeError, serve};
+use super::{Embedding, End, ServeError, serve};
 use crate::context::Context;
 use crate::definition::Extension;
 
@@ -128,7 +128,7 @@ impl Host {
     fn open() -> Self {
         let (ours, theirs) = UnixStream::pair().expect("a socket pair is to be had");
         ours.set_nonblocking(true).expect("a socket takes it");
-        let server = thread::spawn(|| serve(theirs, Subject::definition(), |_| {}));
+        let server = thread::spawn(|| serve(theirs, Subject::definition(), Embedding::Process, |_| {}));
         let mut hello = Hello::new(env!("CARGO_PKG_NAME"), EPOCH, 1);
         hello.message_bytes_max = MESSAGE_BYTES_MAX;
         let mut said = Vec::new();

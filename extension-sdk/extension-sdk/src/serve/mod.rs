@@ -94,6 +94,7 @@ pub(crate) enum ServeError {
 
 /// Everything that the threads share.
 struct Server {
+    embedding: Embedding,
     epoch: u32,
     message_bytes_max: u64,
     /// Both sides have the fast codec.
@@ -107,6 +108,27 @@ struct Server {
     role: Role,
     reading: Mutex<Reading>,
     keeper: Arc<Keeper>,
+}
+
+/// What the program is beside this server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Embedding {
+    /// Nothing: where the server cannot go on, the process ends, and the host starts another.
+    Process,
+    /// A program with other things to do: the channel ends, and nothing else.
+    Program {
+        /// LIMIT: calls at once, whatever the other side announces.
+        in_flight_max: u32,
+    },
+}
+
+impl Embedding {
+    fn in_flight_max(self, announced: u32) -> u32 {
+        match self {
+            Self::Process => announced,
+            Self::Program { in_flight_max } => announced.min(in_flight_max),
+        }
+    }
 }
 
 struct Method {
@@ -123,6 +145,7 @@ struct Method {
 pub(crate) fn serve<T: Send + Sync + 'static>(
     channel: UnixStream,
     definition: Definition<T>,
+    embedding: Embedding,
     prepare: impl FnOnce(&Arc<Output>),
 ) -> Result<End, ServeError> {
     let table = service::method_table(&definition).map_err(ServeError::Start)?;
@@ -178,13 +201,14 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
     };
 
     let server = Arc::new(Server {
+        embedding,
         epoch: hello.epoch,
         message_bytes_max: hello.message_bytes_max,
         has_wincode,
         service,
         methods: table.into_iter().map(|traits| Method { traits, pace: Pace::default() }).collect(),
         output,
-        calls: Calls::new(hello.in_flight_max),
+        calls: Calls::new(embedding.in_flight_max(hello.in_flight_max)),
         host_calls: HostCalls::new(host_methods),
         workers: Workers::default(),
         role: Role::default(),
@@ -196,6 +220,10 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
     role::watch(&server).map_err(ServeError::Thread)?;
     let end = keeper::keep(&server, Instant::now());
     server.close();
+    if let Embedding::Program { .. } = embedding {
+        // In a process of its own they end with it.
+        server.calls.cancel_all();
+    }
     end
 }
 
@@ -208,7 +236,16 @@ fn start_thread(
 ) -> io::Result<JoinHandle<()>> {
     let server = Arc::clone(server);
     thread::Builder::new().name(name.into()).spawn(move || {
-        abort_on_panic(name, || run(&server));
+        match server.embedding {
+            Embedding::Process => abort_on_panic(name, || run(&server)),
+            Embedding::Program { .. } => {
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| run(&server))) {
+                    // It may panic again while it is dropped.
+                    std::mem::forget(payload);
+                    server.keeper.end(Ok(End::HostGone));
+                }
+            }
+        }
         // The last thread drops the author's value here, where its panic costs nothing any more.
         drop(server);
     })

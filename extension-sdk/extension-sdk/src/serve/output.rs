@@ -111,11 +111,16 @@ impl Queue {
         if !ring.has_room(self.pending.len()).unwrap_or(false) {
             return None;
         }
-        for slice in self.pending.slices() {
-            ring.write(&slice).ok()?;
+        let mut must_wake = false;
+        if self.pending.large.is_empty() {
+            ring.write_by_pieces(&self.pending.bytes, &mut must_wake).ok()?;
+        } else {
+            for slice in self.pending.slices() {
+                ring.write_by_pieces(&slice, &mut must_wake).ok()?;
+            }
         }
         self.pending.clear();
-        Some(ring.publish())
+        Some(ring.publish() | must_wake)
     }
 }
 
@@ -197,7 +202,10 @@ impl Output {
     pub(super) fn append_reply(&self, call: u64, codec: Codec, body: &mut Vec<u8>, flush: Flush) -> usize {
         let header = Header { codec, ..Header::new(Kind::Reply, self.epoch, call) };
         if body.len() <= COPIED_RESULT_BYTES_MAX {
-            let mut queue = self.append_locked(|pending| append_frame(&mut pending.bytes, header, body));
+            let mut queue = self.lock_with_room();
+            if !queue.is_broken && !queue.has_left {
+                append_frame(&mut queue.pending.bytes, header, body);
+            }
             let must_wake = match flush {
                 Flush::AtOnce if !queue.is_writing => queue.write_to_ring(),
                 Flush::AtOnce | Flush::Later => None,
@@ -271,10 +279,15 @@ impl Output {
     }
 
     fn append(&self, write: impl FnOnce(&mut Pending)) -> usize {
-        self.append_locked(write).pending.len()
+        let mut queue = self.lock_with_room();
+        if !queue.is_broken && !queue.has_left {
+            write(&mut queue.pending);
+        }
+        queue.pending.len()
     }
 
-    fn append_locked(&self, write: impl FnOnce(&mut Pending)) -> MutexGuard<'_, Queue> {
+    /// The queue, when not too much is in it.
+    fn lock_with_room(&self) -> MutexGuard<'_, Queue> {
         let mut queue = self.queue.lock();
         while queue.pending.len() >= QUEUED_BYTES_MAX && !queue.is_broken {
             if queue.is_writing {
@@ -282,9 +295,6 @@ impl Output {
             } else {
                 queue = self.write_queued(queue);
             }
-        }
-        if !queue.is_broken && !queue.has_left {
-            write(&mut queue.pending);
         }
         queue
     }
@@ -388,9 +398,10 @@ impl Output {
         for slice in pending.slices() {
             let mut rest = &*slice;
             while !rest.is_empty() {
-                let count = ring.write(rest).map_err(io::Error::other)?;
+                let mut must_wake = false;
+                let count = ring.write_by_pieces(rest, &mut must_wake).map_err(io::Error::other)?;
                 rest = &rest[count..];
-                if ring.publish() {
+                if ring.publish() | must_wake {
                     self.ring_the_bell();
                 }
                 if rest.is_empty() {

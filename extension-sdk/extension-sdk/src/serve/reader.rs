@@ -106,6 +106,8 @@ struct Local {
     now: Option<Instant>,
     /// Whether more was read than was acted on.
     has_more: bool,
+    /// Whether this reader appended what it has not written. (Who else appends sees to it himself.)
+    has_unwritten: bool,
 }
 
 /// Whether the thread still holds the role.
@@ -178,7 +180,9 @@ fn read_loop(server: &Arc<Server>) -> Option<Result<End, ServeError>> {
         let frame = if local.has_more {
             server.reading.lock().take(&mut local)
         } else {
-            if let Held::No = write(server) {
+            if std::mem::take(&mut local.has_unwritten)
+                && let Held::No = write(server)
+            {
                 return None;
             }
             // The mutex is held while nothing comes, which nobody minds: a successor locks it only after a reader
@@ -228,6 +232,7 @@ fn act(
     local: &mut Local,
 ) -> Result<Held, Violation> {
     let Header { kind, id, .. } = *header;
+    let had_unwritten = std::mem::replace(&mut local.has_unwritten, true);
     if header.epoch != server.epoch {
         // Meant for another incarnation. An answer would bear this one's epoch, and so be taken for an answer to
         // another call.
@@ -235,7 +240,7 @@ fn act(
         return Ok(Held::Yes);
     }
     match kind {
-        Kind::Call => return call(server, header, owned, arrived, local),
+        Kind::Call => return call(server, header, owned, arrived, local, had_unwritten),
         Kind::Cancel => server.calls.cancel(id),
         Kind::Ping => server.output.append_bare(Kind::Pong, id),
         Kind::Drain => {
@@ -297,6 +302,7 @@ fn call(
     owned: Option<Bytes>,
     arrived: Instant,
     local: &mut Local,
+    had_unwritten: bool,
 ) -> Result<Held, Violation> {
     let Header { kind, id, .. } = *header;
     if let Some(fault) = server.refuse(header) {
@@ -330,6 +336,7 @@ fn call(
     let flush = if local.has_more { Flush::Later } else { Flush::AtOnce };
     let queued = server.run(&begun, body, &mut local.scratch, began, flush);
     let has_handed_on = AWAY.replace(0) == 0;
+    local.has_unwritten = had_unwritten || queued > 0;
     let ended = Instant::now();
     method.pace.record(ended.duration_since(began));
     local.now = Some(ended);

@@ -23,7 +23,7 @@ use super::reader::Reading;
 use super::ring_input::Descriptors;
 use super::role::Role;
 use super::workers::Workers;
-use super::{End, Method, Output, ServeError, Server, serve};
+use super::{Embedding, End, Method, Output, ServeError, Server, serve};
 use crate::context::Context;
 use crate::definition::{Extension, Setup};
 use crate::service::{MethodTraits, Service};
@@ -136,6 +136,7 @@ pub(super) fn server(channel: UnixStream, service: impl Service + 'static) -> Ar
     let keeper = Arc::new(Keeper::default());
     let traits = MethodTraits { entry: MethodEntry::new("only", 0), is_async: false, is_fast: false };
     Arc::new(Server {
+        embedding: Embedding::Process,
         epoch: 1,
         message_bytes_max: 1 << 20,
         has_wincode: false,
@@ -167,7 +168,7 @@ impl Host {
     fn greet(change: impl FnOnce(&mut Hello)) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(WAIT_MAX)).unwrap();
-        let server = thread::spawn(|| serve(theirs, Subject::definition(), |_| {}));
+        let server = thread::spawn(|| serve(theirs, Subject::definition(), Embedding::Process, |_| {}));
         let host = Self { channel: ours, frames: FrameBuffer::new(u64::MAX), server: Some(server) };
         let mut hello = Hello::new(env!("CARGO_PKG_NAME"), EPOCH, 77);
         change(&mut hello);
@@ -545,7 +546,7 @@ fn log_records_carry_level_target_and_fields() {
     let server = thread::spawn(|| {
         let mut guard = None;
         let prepare = |output: &Arc<Output>| guard = Some(logging::capture_this_thread(output));
-        drop(serve(theirs, Subject::definition(), prepare));
+        drop(serve(theirs, Subject::definition(), Embedding::Process, prepare));
     });
     let mut host = Host { channel: ours, frames: FrameBuffer::new(u64::MAX), server: None };
     host.send_message(Header::new(Kind::Hello, EPOCH, 0), &Hello::new(env!("CARGO_PKG_NAME"), EPOCH, 77));

@@ -29,7 +29,7 @@ use serde::Serialize;
 
 use super::{answer, encode_config, find, means_the_same};
 use crate::definition::Extension;
-use crate::serve::serve;
+use crate::serve::{Embedding, serve};
 
 /// An extension behind a real channel. It ends when the last clone is dropped.
 #[derive(Clone)]
@@ -156,7 +156,9 @@ fn start_thread<T: Extension>(config: Vec<u8>) -> Result<OverSocket, Fault> {
     let definition = T::definition();
     let name = definition.name;
     let server = thread::Builder::new().name("extension under test".into());
-    let server = server.spawn(move || drop(serve(theirs, definition, |_| {}))).map_err(io_fault)?;
+    let server = server
+        .spawn(move || drop(serve(theirs, definition, Embedding::Process, |_| {})))
+        .map_err(io_fault)?;
     connect(ours, name, config, Peer::Thread(Some(server)))
 }
 

@@ -198,7 +198,7 @@ impl Books {
     }
 
     fn send(&mut self, id: CallId, length: u64) {
-        self.calls.set_sent(id, 0, 0);
+        self.calls.set_sent(id, 0, 0, false);
         self.statistics.calls += 1;
         self.statistics.bytes_written += length;
         self.inside += 1;

@@ -10,8 +10,9 @@ use parking_lot::MutexGuard;
 use super::allowance::Allowance;
 use super::state::State;
 use super::{PeerEvents, Shared};
-use crate::framing::{FrameBuffer, FrameRef, Violation};
-use crate::outcome::{Answer, CallError};
+use crate::framing::{Body, FrameBuffer, FrameRef, Violation};
+use crate::in_flight::CallId;
+use crate::outcome::{Answer, CallError, CallResult};
 use crate::payload::{Encoded, encode_into};
 
 /// LIMIT: answers that are delivered before callers get to run.
@@ -26,11 +27,25 @@ pub(super) struct Heard {
     allowance: Allowance,
     /// A host call has come since this was set to false: its task wants to run.
     pub(super) has_host_call: bool,
+    /// Bytes that were read and are not in the statistics.
+    pub(super) bytes: u64,
+    /// The call whose outcome whoever reads takes himself.
+    pub(super) wanted: Option<CallId>,
+    pub(super) taken: Option<Taken>,
+}
+
+/// The outcome of the wanted call.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) result: CallResult,
+    /// Answers that are still owed.
+    pub(super) in_flight: u32,
 }
 
 impl Heard {
     pub(super) fn new(now: Instant) -> Self {
-        Self { has_left: false, allowance: Allowance::new(now), has_host_call: false }
+        let allowance = Allowance::new(now);
+        Self { has_left: false, allowance, has_host_call: false, bytes: 0, wanted: None, taken: None }
     }
 }
 
@@ -93,8 +108,15 @@ pub(super) fn deliver(
         }
     };
     let mut is_quiet = false;
-    if let Some(state) = held {
-        is_quiet = answers > 0 && state.in_flight() == 0;
+    if let Some(mut state) = held {
+        let in_flight = state.in_flight();
+        is_quiet = answers > 0 && in_flight == 0;
+        state.statistics_mut().bytes_read += std::mem::take(&mut heard.bytes);
+        if heard.taken.is_none()
+            && let Some(result) = heard.wanted.and_then(|id| state.take_outcome(id))
+        {
+            heard.taken = Some(Taken { result, in_flight });
+        }
         shared.finish(state, wake);
     }
     outcome.map(|()| is_quiet)
@@ -127,7 +149,10 @@ fn answer(state: &mut State, frame: FrameRef<'_>, wake: &mut Vec<Waker>) -> Resu
             if codec != Codec::MessagePack && !(is_fast && codec == Codec::Wincode) {
                 return Err(Violation::Frame { kind, id, what: "has a codec that was not agreed on" });
             }
-            Ok(Ok(Answer::encoded(Encoded { codec, bytes: frame.body.into_bytes() })))
+            Ok(Ok(match frame.body {
+                Body::Borrowed(bytes) => Answer::copied(codec, bytes),
+                Body::Owned(bytes) => Answer::encoded(Encoded { codec, bytes }),
+            }))
         },
         wake,
     )

@@ -15,6 +15,7 @@
 
 mod ends;
 mod hosting;
+mod to_ring;
 
 use std::collections::VecDeque;
 use std::task::{Poll, Waker};
@@ -26,19 +27,16 @@ use ipc_protocol::{Codec, Header, Kind};
 
 use super::{CloseReason, ConnectionStatistics};
 use crate::caller::{OnOverload, WeakProgressSink};
-use crate::framing::Violation;
 use crate::in_flight::{CallId, CallerSide, InFlight, PeerSide};
 use crate::outcome::{CallError, CallResult, Cause};
 use crate::outgoing::{Batch, Outgoing, QueuedBody};
 use crate::payload::Encoded;
 use crate::ring::RingWriter;
 pub(super) use hosting::{NotServed, Served};
+pub(super) use to_ring::Flushed;
 
 /// LIMIT: calls of one connection that wait for room.
 const WAITING_CALLS_MAX: u32 = IN_FLIGHT_CALLS_MAX;
-
-/// LIMIT: times that a ring is filled under one lock.
-const FLUSH_ROUNDS_MAX: u32 = 4;
 
 /// LIMIT: bytes of arguments that take no time worth counting to encode, so that the clock as it was read before is fresh.
 const FRESH_BYTES_MAX: u64 = 16 << 10;
@@ -72,19 +70,6 @@ enum WriterPhase {
     Blocked,
 }
 
-/// What came of [`State::flush_to_ring`], to be told without the lock.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Flushed {
-    /// The other side sleeps.
-    pub(super) must_wake: bool,
-    /// There is more, and room for it: the reader task goes on.
-    pub(super) has_more: bool,
-    /// Nothing follows the goodbye.
-    pub(super) is_end_of_stream: bool,
-    /// The other side's words cannot be.
-    pub(super) lie: Option<Violation>,
-}
-
 /// What the writer does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NextWrite {
@@ -109,6 +94,8 @@ pub(super) struct State {
     outgoing: Outgoing,
     /// Where the bytes go if not through the socket.
     ring: Option<RingWriter>,
+    /// Whether the reader task will flush what was kept back.
+    is_task_told: bool,
     /// Whether it was told that nothing follows the goodbye.
     has_ended_stream: bool,
     /// Calls that wait for room, oldest first; some may be over already.
@@ -153,6 +140,7 @@ impl State {
             calls: InFlight::default(),
             outgoing: Outgoing::default(),
             ring,
+            is_task_told: false,
             has_ended_stream: false,
             waiting: VecDeque::new(),
             waiting_live: 0,
@@ -352,11 +340,8 @@ impl State {
             ..Header::new(Kind::Call, self.epoch, id.to_wire())
         };
         let start = self.outgoing.push(header, body);
-        self.calls.set_sent(id, start, self.outgoing.end());
         let is_fast = codec == Codec::Wincode;
-        if let Some(slot) = self.calls.get_mut(id) {
-            slot.is_fast = is_fast;
-        }
+        self.calls.set_sent(id, start, self.outgoing.end(), is_fast);
         self.statistics.calls += 1;
         self.statistics.calls_fast += u64::from(is_fast);
     }
@@ -450,56 +435,6 @@ impl State {
             Some(clock) if !self.outgoing.is_empty() && self.writer != WriterPhase::Blocked => clock,
             _ => *self.clock.insert(Instant::now()),
         }
-    }
-
-    /// Writes to the ring what is queued, as far as there is room; but no more than [`FLUSH_ROUNDS_MAX`] fills of it,
-    /// however fast the other side reads, because callers wait for the lock.
-    pub(super) fn flush_to_ring(&mut self) -> Flushed {
-        let mut flushed = Flushed::default();
-        if self.ring.is_none() {
-            return flushed;
-        }
-        let is_leaving = matches!(self.phase, Phase::Leaving);
-        let is_over = matches!(self.phase, Phase::Lost(_) | Phase::Ended(..));
-        if is_over || self.outgoing.is_empty() && (self.has_ended_stream || !is_leaving) {
-            return flushed;
-        }
-        flushed.has_more = true;
-        for _ in 0..FLUSH_ROUNDS_MAX {
-            let Some(ring) = &mut self.ring else { break };
-            let drained = self.outgoing.drain_into(|bytes| ring.write(bytes));
-            flushed.must_wake |= ring.publish();
-            let is_full = match drained {
-                Ok(true) => false,
-                Ok(false) => match ring.wait_for_room() {
-                    Ok(is_full) => is_full,
-                    Err(violation) => return Flushed { lie: Some(violation), ..flushed },
-                },
-                Err(violation) => return Flushed { lie: Some(violation), ..flushed },
-            };
-            if is_full {
-                // Whoever reads rings.
-                flushed.has_more = false;
-                break;
-            }
-            if self.waiting_live > 0 {
-                self.admit();
-            }
-            if self.outgoing.is_empty() {
-                flushed.has_more = false;
-                break;
-            }
-        }
-        if self.outgoing.is_empty() {
-            if let Some(ring) = &mut self.ring {
-                ring.stop_waiting();
-            }
-            if is_leaving {
-                self.has_ended_stream = true;
-                flushed.is_end_of_stream = true;
-            }
-        }
-        flushed
     }
 
     // ---- writer and timer ------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ use ipc_protocol::frame::HEADER_BYTES;
 use ipc_protocol::{Header, Kind};
 use parking_lot::{Mutex, MutexGuard};
 
-use super::incoming::{self, Heard};
+use super::incoming::{self, Heard, Taken};
 use super::tasks::READS_PER_TURN;
 use super::{CloseReason, PeerEvents, Shared};
 use crate::framing::{FrameBuffer, Violation};
@@ -47,7 +47,7 @@ const ALONE_MAX: u32 = 1 << 14;
 const DRAINS_PER_POLL: u32 = 16;
 
 /// LIMIT: bytes that a caller reads for others before he lets them run.
-const BYTES_FOR_OTHERS_MAX: u64 = 64 << 10;
+const BYTES_FOR_OTHERS_MAX: u64 = RING_BYTES as u64;
 
 /// What a connection with rings has beside its state.
 #[derive(Debug)]
@@ -171,9 +171,11 @@ impl Reading {
         self.alone = 0;
     }
 
-    /// Takes everything out of the ring and acts on it. Returns how many bytes it was, for the statistics.
-    fn drain(&mut self, shared: &Shared) -> Result<u64, Violation> {
+    /// Takes everything out of the ring and acts on it. Returns how many bytes it was, and the outcome of the call
+    /// `wanted`, if it is here.
+    fn drain(&mut self, shared: &Shared, wanted: Option<CallId>) -> Result<(u64, Option<Taken>), Violation> {
         let mut bytes = 0;
+        (self.heard.wanted, self.heard.taken) = (wanted, None);
         let mut must_wake = false;
         // The ring is bounded, but whoever fills it while it is read must not hold up others for ever.
         for _ in 0..READS_PER_TURN {
@@ -190,14 +192,20 @@ impl Reading {
             match (read, lie) {
                 (_, Some(lie)) => return Err(lie),
                 (Ok(0) | Err(_), None) => break,
-                (Ok(count), None) => bytes += count as u64,
+                (Ok(count), None) => {
+                    bytes += count as u64;
+                    self.heard.bytes += count as u64;
+                }
             }
             incoming::deliver(shared, &mut self.frames, &*self.events, &mut self.heard, &mut self.wake)?;
         }
         if must_wake {
             shared.ring_the_bell();
         }
-        Ok(bytes)
+        if self.heard.bytes > 0 {
+            shared.state.lock().statistics_mut().bytes_read += std::mem::take(&mut self.heard.bytes);
+        }
+        Ok((bytes, self.heard.taken.take()))
     }
 }
 
@@ -239,6 +247,13 @@ impl Shared {
         reading.last = this;
         let mut drained = 0;
         let mut until = None;
+        if is_alone && !reading.ring.has_bytes().unwrap_or(true) {
+            // Nobody else has his turn while this one waits.
+            let state = self.state.lock();
+            if state.keeps_back() {
+                self.finish(state, &mut Vec::new());
+            }
+        }
         for _ in 0..DRAINS_PER_POLL {
             let Reading { patience, ring, .. } = &mut *reading;
             let has_come = if is_alone {
@@ -249,25 +264,25 @@ impl Shared {
             if !has_come {
                 break;
             }
-            match reading.drain(self) {
-                // After a violation nothing is taken any more.
-                Ok(0) => break,
-                Ok(bytes) => {
-                    drained += bytes;
-                    let mut state = self.state.lock();
-                    state.statistics_mut().bytes_read += bytes;
-                    if let Some(result) = state.take_outcome(id) {
-                        let others_wait = state.in_flight() > 0;
-                        drop(state);
-                        let keeps_looking = others_wait || reading.is_called_again();
-                        through.hand_over(reading, keeps_looking);
-                        drop(unwinding);
-                        turn.made_progress();
-                        return Poll::Ready(result);
-                    }
+            match reading.drain(self, Some(id)) {
+                Ok((_, Some(Taken { result, in_flight }))) => {
+                    let keeps_looking = in_flight > 0 || reading.is_called_again();
+                    through.hand_over(reading, keeps_looking);
+                    drop(unwinding);
+                    turn.made_progress();
+                    return Poll::Ready(result);
                 }
+                // After a violation nothing is taken any more.
+                Ok((0, None)) => break,
+                Ok((bytes, None)) => drained += bytes,
                 Err(violation) => {
                     through.fail(violation);
+                    // What was said before it counts.
+                    if let Some(Taken { result, .. }) = reading.heard.taken.take() {
+                        through.hand_over(reading, true);
+                        drop(unwinding);
+                        return Poll::Ready(result);
+                    }
                     break;
                 }
             }
@@ -331,12 +346,9 @@ impl RingTask {
                 // No more than a ring holds: whoever still moves its words was not at its end.
                 let mut rest = RING_BYTES as u64;
                 while rest > 0 {
-                    match reading.drain(&shared) {
-                        Ok(0) => break,
-                        Ok(bytes) => {
-                            rest = rest.saturating_sub(bytes);
-                            shared.state.lock().statistics_mut().bytes_read += bytes;
-                        }
+                    match reading.drain(&shared, None) {
+                        Ok((0, _)) => break,
+                        Ok((bytes, _)) => rest = rest.saturating_sub(bytes),
                         Err(violation) => {
                             reading.is_over = true;
                             return violated(&violation);
@@ -355,8 +367,8 @@ impl RingTask {
         reading.is_task_awake = true;
         reading.ring.wake();
         loop {
-            let bytes = match reading.drain(&shared) {
-                Ok(bytes) => bytes,
+            let bytes = match reading.drain(&shared, None) {
+                Ok((bytes, _)) => bytes,
                 Err(violation) => {
                     reading.is_over = true;
                     return violated(&violation);
@@ -368,7 +380,7 @@ impl RingTask {
             }
             // Room may have come for what waits to be sent, too.
             let mut state = shared.state.lock();
-            state.statistics_mut().bytes_read += bytes;
+            state.task_is_here();
             let in_flight = state.in_flight();
             shared.finish(state, &mut Vec::new());
             if self.stays_awake(through, had_some, in_flight) {

@@ -34,10 +34,22 @@ pub fn split_frames(header: Header, body: &[u8]) -> impl Iterator<Item = ([u8; H
     })
 }
 
+/// The header of a message whose body of so many bytes fits one frame, and does so for most.
+fn single_header(header: Header, length: usize) -> Option<[u8; HEADER_BYTES]> {
+    let length = u32::try_from(length).ok().filter(|&length| length <= FRAME_BODY_BYTES_MAX)?;
+    Some(Header { length, flags: header.flags.without_more(), ..header }.encode())
+}
+
 /// Appends one message, as several frames if its body is longer than one may be. Sets the header's length.
 ///
 /// Only [`ipc_protocol::Kind::carries_payload`] kinds may be longer than one frame; the peer ends the connection otherwise.
 pub fn append_frame(out: &mut Vec<u8>, header: Header, body: &[u8]) {
+    if let Some(header) = single_header(header, body.len()) {
+        out.reserve(HEADER_BYTES + body.len());
+        out.extend_from_slice(&header);
+        out.extend_from_slice(body);
+        return;
+    }
     for (header, part) in split_frames(header, body) {
         out.extend_from_slice(&header);
         out.extend_from_slice(part);

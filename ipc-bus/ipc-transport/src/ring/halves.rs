@@ -9,6 +9,10 @@ use super::region::{Region, bytes, create, seal_seals, seal_writing};
 use crate::framing::Violation;
 use pit_core::byte_ring::{Consumer, Lie, Producer};
 
+/// Bytes of a long message that are shown at once: few enough that both sides are busy with it at the same time, and so
+/// many that telling of them costs little.
+const PIECE_BYTES: usize = 16 << 10;
+
 /// Both regions, as this side maps them.
 #[derive(Debug)]
 struct Regions {
@@ -96,6 +100,27 @@ impl RingWriter {
         self.regions.mine.write(self.producer.position() + self.unpublished as u64, &bytes[..count]);
         self.unpublished += count;
         Ok(count)
+    }
+
+    /// As [`Self::write`], and shows what is long piece by piece, so that the other side copies one piece out while this
+    /// side writes the next. The last piece is left to [`Self::publish`]. `must_wake` becomes true where that says so.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`].
+    pub fn write_by_pieces(&mut self, bytes: &[u8], must_wake: &mut bool) -> Result<usize, Violation> {
+        let mut written = 0;
+        for piece in bytes.chunks(PIECE_BYTES) {
+            if self.unpublished >= PIECE_BYTES {
+                *must_wake |= self.publish();
+            }
+            let count = self.write(piece)?;
+            written += count;
+            if count < piece.len() {
+                break;
+            }
+        }
+        Ok(written)
     }
 
     /// Whether as many bytes can be written at once.
@@ -255,6 +280,23 @@ mod tests {
         let mut room = [0; 8];
         assert_eq!(extension.reader.read(&mut room).unwrap(), Read { count: 5, must_wake: false });
         assert_eq!(&room[..5], b"frame");
+    }
+
+    #[test]
+    fn what_is_long_is_shown_piece_by_piece() {
+        let (mut host, mut extension) = pair();
+        let bytes: Vec<u8> = (0..=250).cycle().take(3 * PIECE_BYTES + 5).collect();
+        let mut must_wake = false;
+        assert!(extension.reader.sleep().unwrap());
+        assert_eq!(host.writer.write_by_pieces(&bytes, &mut must_wake).unwrap(), bytes.len());
+        assert!(must_wake, "it sleeps, and there is something");
+        let mut room = vec![0; bytes.len()];
+        assert_eq!(extension.reader.read(&mut room).unwrap().count, 3 * PIECE_BYTES);
+        let _ = host.writer.publish();
+        assert_eq!(extension.reader.read(&mut room[3 * PIECE_BYTES..]).unwrap().count, 5);
+        assert!(room == bytes);
+        let many = vec![7; RING_BYTES + 9];
+        assert_eq!(host.writer.write_by_pieces(&many, &mut must_wake).unwrap(), RING_BYTES, "what fits");
     }
 
     #[test]

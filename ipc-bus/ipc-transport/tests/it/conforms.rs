@@ -1,5 +1,6 @@
-//! The socket and shared memory keep what every tier must keep.
+//! The socket, shared memory and the listening socket keep what every tier must keep.
 
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use ipc_protocol::handshake::Hello;
@@ -8,6 +9,8 @@ use ipc_testkit::conformance_tests;
 use ipc_testkit::peer::Peer;
 use ipc_testkit::reference;
 use ipc_transport::connection::{ConnectOptions, Connection, connect};
+use ipc_transport::rendezvous::preamble::Role;
+use ipc_transport::rendezvous::{Rendezvous, meet};
 use ipc_transport::ring::Latency;
 use ipc_transport::{Caller, Cause};
 
@@ -33,8 +36,36 @@ impl Tier for SharedMemory {
     }
 }
 
+/// Through a listening socket, to one who listens in this process.
+struct Listening;
+
+impl Tier for Listening {
+    async fn start(&self, in_flight_max: u32) -> Arc<dyn Caller> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let rendezvous = Rendezvous::open(&folder.path().join("serve")).expect("nobody else is there");
+        let server = std::thread::spawn(move || {
+            let knock = rendezvous.accept().expect("it listens").expect("it is not closed");
+            reference::serve(Peer::new(knock.hear(true).expect("it may come in").channel));
+        });
+        let met = meet(&folder.path().join("serve"), Role::Client).expect("it can be reached");
+        let connection = start_over(met.expect("somebody listens"), in_flight_max, |_| {}).await;
+        assert!(connection.uses_rings());
+        // It ends with its peer; the folder may go before.
+        drop((server, folder));
+        Arc::new(connection)
+    }
+}
+
 async fn start(in_flight_max: u32, configure: impl FnOnce(&mut ConnectOptions)) -> Connection {
     let (socket, _) = Peer::run(reference::serve);
+    start_over(socket, in_flight_max, configure).await
+}
+
+async fn start_over(
+    socket: UnixStream,
+    in_flight_max: u32,
+    configure: impl FnOnce(&mut ConnectOptions),
+) -> Connection {
     let mut options = ConnectOptions { in_flight_max, ..ConnectOptions::new(Hello::new("test", 3, 99)) };
     configure(&mut options);
     let connection = connect(socket, options, Arc::new(())).await.expect("the reference accepts");
@@ -50,6 +81,11 @@ async fn start(in_flight_max: u32, configure: impl FnOnce(&mut ConnectOptions)) 
 mod socket {
     use super::*;
     conformance_tests!(Socket);
+}
+
+mod listening {
+    use super::*;
+    conformance_tests!(Listening);
 }
 
 mod shared_memory_balanced {

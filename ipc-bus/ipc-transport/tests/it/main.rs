@@ -9,6 +9,7 @@ mod decoders;
 mod framing;
 mod handshake;
 mod python;
+mod rendezvous;
 mod rings;
 
 /// Everything that a peer can do to a connection, over the socket.

@@ -104,6 +104,8 @@ async fn a_lying_tail_ends_the_peer() {
 async fn a_lying_head_ends_the_peer() {
     let (connection, peer) = connect_to(Latency::Balanced, |peer: Peer| {
         own_region(&peer).write_all_at(&u64::MAX.to_le_bytes(), HEAD).expect("its own region can be written");
+        // The host may have filled the ring before, and wait.
+        peer.ring_the_bell();
         // It never reads the ring, which would write the word anew.
         let _ = std::io::copy(&mut &peer.socket, &mut std::io::sink());
     })
@@ -390,4 +392,36 @@ async fn a_caller_without_a_pause_lets_others_run() {
     }
     connection.close("seen");
     peer.join().expect("the script ends");
+}
+
+/// Calls that are many go to the ring together, whether or not anybody polls their replies.
+#[tokio::test]
+async fn calls_that_are_kept_back_go_out_by_themselves_and_before_anybody_waits() {
+    const BEFORE: u64 = 20;
+    for latency in [Latency::Low, Latency::Balanced, Latency::Efficient] {
+        let (connection, peer) = connect_to(latency, |mut peer: Peer| {
+            let calls: Vec<_> = (0..BEFORE).map(|_| peer.expect(Kind::Call)).collect();
+            peer.say(Kind::Event, 0, &ipc_protocol::control::Event::new("all", Vec::new()));
+            // The one that is waited for.
+            let awaited = peer.expect(Kind::Call);
+            peer.reply(&awaited, &awaited.body);
+            for call in &calls {
+                peer.reply(call, &call.body);
+            }
+            while peer.receive().is_some() {}
+        })
+        .await;
+        let replies: Vec<Reply> = (0..BEFORE).map(|_| call(&connection, PATIENCE)).collect();
+        // Nobody polls, and all of them are there: this waits for what the peer says of it.
+        while connection.statistics().bytes_read == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(connection.statistics().bytes_queued, 0);
+        call(&connection, PATIENCE).await.expect("the peer answers it first");
+        for reply in replies {
+            reply.await.expect("the peer answers all");
+        }
+        drop(connection);
+        peer.join().expect("the script sees the end");
+    }
 }

@@ -128,14 +128,17 @@ impl State {
         if slot.is_hosting {
             self.over_hosting.push(call);
         }
-        if matches!(slot.caller, CallerSide::Listening(_)) {
-            let result = result(slot.is_fast)?;
-            self.calls.end(call, result, wake);
-            self.statistics.answers += 1;
-        } else {
-            self.statistics.late += 1;
-        }
-        self.calls.end_peer(call);
+        let result = match slot.caller {
+            CallerSide::Listening(_) => {
+                self.statistics.answers += 1;
+                Some(result(slot.is_fast)?)
+            }
+            CallerSide::Ended(_) | CallerSide::Gone => {
+                self.statistics.late += 1;
+                None
+            }
+        };
+        self.calls.answer(call, result, wake);
         if self.waiting_live > 0 {
             self.admit();
         }

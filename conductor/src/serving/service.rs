@@ -1,0 +1,157 @@
+//! The conductor as others see it: the interface, on top of the host.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use extension_host::{ExtensionSnapshot, Host, UnknownExtension};
+use extension_sdk::client::CALL_TIMEOUT_DEFAULT;
+use extension_sdk::{Blob, Context};
+use interfaces::{Conductor, Explanation, ExtensionState, PastEnd};
+use ipc_protocol::{Codec, Fault, FaultCode, Origin, Retry};
+use ipc_transport::{CallError, Caller as _, Encoded, Payload, Request};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+/// How often it is looked whether a client still wants what is called for him.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What clients are served. A clone is another handle.
+#[derive(Clone)]
+pub struct ConductorService {
+    host: Arc<Host>,
+    /// When the host began, since which its times count.
+    began: Instant,
+    runtime: Handle,
+    end_is_wanted: Arc<Notify>,
+}
+
+impl std::fmt::Debug for ConductorService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ConductorService")
+    }
+}
+
+impl ConductorService {
+    /// Serves `host`, which began at `began`. Must be called within the runtime that the host runs in.
+    #[must_use]
+    pub fn new(host: Arc<Host>, began: Instant) -> Self {
+        Self { host, began, runtime: Handle::current(), end_is_wanted: Arc::default() }
+    }
+
+    /// Waits until a client asks for the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn end_wanted(&self) {
+        self.end_is_wanted.notified().await;
+    }
+
+    fn snapshot(&self, name: &str) -> Result<ExtensionSnapshot, Fault> {
+        let found = self.host.snapshot().into_iter().find(|extension| extension.name == name);
+        found.ok_or_else(|| unknown(&UnknownExtension { name: name.to_owned() }))
+    }
+}
+
+fn unknown(error: &UnknownExtension) -> Fault {
+    host_fault(FaultCode::NotFound, error.to_string())
+}
+
+fn host_fault(code: FaultCode, message: String) -> Fault {
+    Fault::new(code, message).with_origin(Origin::Host)
+}
+
+fn state_of(snapshot: &ExtensionSnapshot) -> ExtensionState {
+    ExtensionState {
+        name: snapshot.name.clone(),
+        version: snapshot.version.clone(),
+        tier: snapshot.tier.name().to_owned(),
+        state: snapshot.state.name().to_owned(),
+        pid: snapshot.pid,
+        generation: snapshot.instance.generation(),
+        restarts: snapshot.restarts,
+        calls: snapshot.calls,
+        in_flight: snapshot.connection.map_or(0, |connection| connection.in_flight),
+        last_end: snapshot.past_ends.last().map(|end| end.report.to_string()),
+    }
+}
+
+/// A failed call in the terms of a fault: one more hop lies between.
+fn fault_of(error: CallError) -> Fault {
+    match error {
+        CallError::Fault(fault) => fault,
+        CallError::Cancelled => host_fault(FaultCode::Cancelled, "the call was cancelled".to_owned()),
+        error @ CallError::NotDelivered(_) => {
+            host_fault(FaultCode::Failed, error.to_string()).with_retry(Retry::Now)
+        }
+        CallError::Rejected { reason, retry_after } => {
+            let after_ms = retry_after.map(|after| u32::try_from(after.as_millis()).unwrap_or(u32::MAX));
+            let retry = after_ms.map_or(Retry::Never, Retry::AfterMs);
+            host_fault(FaultCode::Busy, reason).with_retry(retry)
+        }
+        // In doubt it ran: whoever asked must look before he asks again.
+        error => host_fault(FaultCode::Failed, error.to_string()),
+    }
+}
+
+impl Conductor for ConductorService {
+    fn extensions(&self) -> Result<Vec<ExtensionState>, Fault> {
+        Ok(self.host.snapshot().iter().map(state_of).collect())
+    }
+
+    fn why(&self, extension: String) -> Result<Explanation, Fault> {
+        let snapshot = self.snapshot(&extension)?;
+        let now = self.began.elapsed();
+        let ends = snapshot.past_ends.iter().map(|end| PastEnd {
+            generation: end.instance.generation(),
+            ago_ms: u64::try_from(now.saturating_sub(end.at).as_millis()).unwrap_or(u64::MAX),
+            report: end.report.to_string(),
+        });
+        Ok(Explanation {
+            extension: state_of(&snapshot),
+            broken: snapshot.broken.clone(),
+            ends: ends.collect(),
+        })
+    }
+
+    fn call(&self, cx: &Context, extension: String, method: String, arguments: Blob) -> Result<Blob, Fault> {
+        let route = self.host.extension(&extension).map_err(|error| unknown(&error))?;
+        let timeout = cx.remaining().unwrap_or(CALL_TIMEOUT_DEFAULT);
+        let payload = Payload::Encoded(Encoded::message_pack(arguments.0));
+        let mut reply = route.call(Request::new(&method, payload, timeout));
+        let result = self.runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    result = &mut reply => return result,
+                    () = tokio::time::sleep(CANCEL_INTERVAL) => {
+                        if cx.is_cancelled() {
+                            // Dropping the reply cancels the call.
+                            return Err(CallError::Cancelled);
+                        }
+                    }
+                }
+            }
+        });
+        let encoded = result.and_then(|answer| answer.into_encoded().map_err(CallError::from));
+        match encoded.map_err(fault_of)? {
+            Encoded { codec: Codec::MessagePack, bytes } => Ok(Blob(bytes.into())),
+            Encoded { codec, .. } => {
+                Err(host_fault(FaultCode::Unsupported, format!("it answered in the codec {codec:?}")))
+            }
+        }
+    }
+
+    fn stop(&self, extension: String) -> Result<(), Fault> {
+        let stop = self.host.stop(&extension, "a client asked for it");
+        self.runtime.block_on(stop).map_err(|error| unknown(&error))
+    }
+
+    fn reset(&self, extension: String) -> Result<(), Fault> {
+        self.runtime.block_on(self.host.reset(&extension)).map_err(|error| unknown(&error))
+    }
+
+    fn shut_down(&self) -> Result<(), Fault> {
+        self.end_is_wanted.notify_one();
+        Ok(())
+    }
+}

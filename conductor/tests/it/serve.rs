@@ -1,0 +1,145 @@
+//! `serve`, and what is asked of one that stays up: with real processes.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::support::{BOUND, Ended, Place, Running, eventually};
+
+#[track_caller]
+fn has(ended: &Ended, text: &str) {
+    assert!(ended.stderr.contains(text), "{text:?} is not in {}", ended.stderr);
+}
+
+/// A conductor that serves `echo`, once it does.
+fn serving(place: &Place, more: &[&str]) -> Running {
+    let names = ["serve", "echo"].into_iter().chain(more.iter().copied());
+    let running = place.start(names);
+    eventually("it serves", || place.run(["ps"]).code == Some(0));
+    running
+}
+
+fn state(place: &Place, name: &str) -> Value {
+    let states = place.run(["ps", "--json"]).with_code(0).document();
+    let found = states.as_array().expect("a list").iter().find(|state| state["name"] == name);
+    found.unwrap_or_else(|| panic!("{name} is not among {states}")).clone()
+}
+
+#[test]
+fn calls_go_through_the_one_that_serves_and_it_tells_of_them() {
+    let place = Place::new();
+    has(&place.run(["ps"]).with_code(3), "no conductor serves");
+    let running = serving(&place, &[]);
+    assert_eq!(state(&place, "echo")["state"], "stopped");
+    let said = place.run(["call", "echo.echo", r#"{"text": "through"}"#]).with_code(0);
+    assert_eq!(said.stdout, "\"through\"\n");
+    let first = state(&place, "echo");
+    assert_eq!(
+        (&first["state"], &first["calls"], &first["generation"]),
+        (&json!("ready"), &json!(1), &json!(1))
+    );
+    // Alone it starts one of its own, of which the other knows nothing.
+    place.run(["call", "--alone", "echo.echo", r#"{"text": "alone"}"#]).with_code(0);
+    assert_eq!(state(&place, "echo")["calls"], 1);
+    // Faults pass with their words.
+    has(&place.run(["call", "echo.shout", "{}"]).with_code(1), "has no method \"shout\"");
+    has(&place.run(["call", "echo.echo", "{}"]).with_code(1), "missing field `text`");
+
+    let pid = first["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    kill_process(pid.expect("it runs"), Signal::KILL).expect("it is ours");
+    eventually("it is started again", || state(&place, "echo")["generation"] == 2);
+    let why = place.run(["why", "echo"]).with_code(0);
+    assert!(
+        why.stdout.contains("instance 1 ended") && why.stdout.contains("SIGKILL ended it"),
+        "{}",
+        why.stdout
+    );
+    let why = place.run(["why", "echo", "--json"]).with_code(0).document();
+    assert_eq!(why["ends"][0]["generation"], 1, "{why}");
+    assert_eq!(why["extension"]["restarts"], 1, "{why}");
+
+    place.run(["stop", "echo"]).with_code(0);
+    assert_eq!(state(&place, "echo")["state"], "stopped");
+    place.run(["reset", "echo"]).with_code(0);
+    place.run(["call", "echo.echo", r#"{"text": "again"}"#]).with_code(0);
+    for command in ["why", "stop", "reset"] {
+        has(&place.run([command, "nobody"]).with_code(1), "nobody");
+    }
+    place.run(["stop"]).with_code(0);
+    has(&running.wait().with_code(0), "a client asks for the end");
+    place.run(["ps"]).with_code(3);
+}
+
+#[test]
+fn there_is_one_for_a_data_folder_and_a_killed_one_leaves_room_for_the_next() {
+    let place = Place::new();
+    let first = serving(&place, &[]);
+    place.run(["call", "echo.echo", r#"{"text": "x"}"#]).with_code(0);
+    let own = first.descendant("echo");
+    let second = place.run(["serve", "echo"]).with_code(3);
+    has(&second, &format!("in use by process {}", first.pid()));
+    first.signal(Signal::KILL);
+    first.wait();
+    eventually("its extension is gone", || !own.is_alive());
+    // What it left behind lets nobody in, and is not in the way.
+    has(&place.run(["ps"]).with_code(3), "no conductor serves");
+    let third = serving(&place, &[]);
+    third.signal(Signal::TERM);
+    has(&third.wait().with_code(0), "a signal asks for the end");
+}
+
+#[test]
+fn clients_that_are_silent_wrong_or_many_disturb_nobody() {
+    let place = Place::new();
+    let running = serving(&place, &[]);
+    let socket = place.path("data/serve/socket");
+    let connect = || UnixStream::connect(&socket).expect("it listens");
+    let silent: Vec<UnixStream> = (0..100).map(|_| connect()).collect();
+    let wrong = connect();
+    drop((&wrong).write_all(&[b'x'; 4096]));
+    // Those who say nothing are sent away; until then there may be no room.
+    eventually("the others are let in again", || {
+        place.run(["call", "echo.echo", r#"{"text": "x"}"#]).code == Some(0)
+    });
+    for mut channel in silent {
+        channel.set_read_timeout(Some(BOUND)).expect("it has a socket");
+        assert!(matches!(channel.read(&mut [0; 16]), Ok(0) | Err(_)), "nothing is said to one who is silent");
+    }
+    // One that is let in and then talks nonsense, or nothing at all.
+    let token = std::fs::read_to_string(place.path("data/serve/token")).expect("it is there");
+    let mut preamble = b"SYMPHONY\x01\x01\0\0\0\0\0\0".to_vec();
+    preamble.extend(
+        (0..32).map(|place| u8::from_str_radix(&token[2 * place..2 * place + 2], 16).expect("digits")),
+    );
+    let mut guests: Vec<UnixStream> = (0..8).map(|_| connect()).collect();
+    for (place, guest) in guests.iter_mut().enumerate() {
+        guest.write_all(&preamble).expect("there is room");
+        let mut answer = [0; 4];
+        guest.read_exact(&mut answer).expect("it is answered");
+        assert_eq!(answer, *b"SY\0\0");
+        if place % 2 == 0 {
+            guest.write_all(&[0xff; 64]).expect("there is room");
+        }
+    }
+    assert_eq!(place.run(["call", "echo.echo", r#"{"text": "x"}"#]).with_code(0).stdout, "\"x\"\n");
+    running.signal(Signal::INT);
+    running.wait().with_code(0);
+}
+
+#[test]
+fn a_client_that_goes_takes_its_call_along() {
+    let place = Place::new();
+    let running = serving(&place, &["hostile"]);
+    // Its first instance never answers, cancelled or not; and only who was told to cancel, and does not, has hung.
+    let client = place.start(["call", "hostile.hold", "{}", "--timeout", "5m"]);
+    eventually("the call is there", || state(&place, "hostile")["in-flight"] == 1);
+    client.signal(Signal::KILL);
+    client.wait();
+    eventually("it was cancelled, and is found to hang", || {
+        state(&place, "hostile")["last-end"].as_str().is_some_and(|end| end.contains("hung"))
+    });
+    assert_eq!(place.run(["stop"]).with_code(0).stdout, "");
+    running.wait().with_code(0);
+}

@@ -1,0 +1,81 @@
+//! What a conductor that stays up can be asked for, over its listening socket.
+
+use extension_sdk::{Blob, Context, Fault};
+
+/// A conductor: `conductor serve`.
+#[extension_sdk::interface]
+pub trait Conductor {
+    /// What is hosted, and how each is doing, by name.
+    #[method(idempotent)]
+    fn extensions(&self) -> Result<Vec<ExtensionState>, Fault>;
+
+    /// How one extension is doing, and how its instances ended, oldest first.
+    #[method(idempotent)]
+    fn why(&self, extension: String) -> Result<Explanation, Fault>;
+
+    /// Calls a method of an extension, which is started if it is not running. `arguments` and the result are MessagePack;
+    /// the time that this call has is the time of that one.
+    fn call(&self, cx: &Context, extension: String, method: String, arguments: Blob) -> Result<Blob, Fault>;
+
+    /// Ends the instance of an extension in order. The next call starts another.
+    #[method(idempotent)]
+    fn stop(&self, extension: String) -> Result<(), Fault>;
+
+    /// Forgets the failures of an extension, so that one that is broken is started again.
+    #[method(idempotent)]
+    fn reset(&self, extension: String) -> Result<(), Fault>;
+
+    /// Ends the conductor in order, and every extension with it. It may be over before the answer arrives.
+    #[method(idempotent)]
+    fn shut_down(&self) -> Result<(), Fault>;
+}
+
+/// One extension.
+#[extension_sdk::message]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExtensionState {
+    /// Its name.
+    pub name: String,
+    /// Its version, as its manifest has it.
+    pub version: String,
+    /// Where it runs: `process` or `in-process`.
+    pub tier: String,
+    /// `stopped`, `starting`, `ready`, `stopping`, `backoff`, `broken` or `closed`.
+    pub state: String,
+    /// The process of its instance, if it runs and the kernel tells.
+    pub pid: Option<u32>,
+    /// The how-manieth instance it is; 0 before the first.
+    pub generation: u32,
+    /// Starts that followed a failure.
+    pub restarts: u64,
+    /// Calls sent to it.
+    pub calls: u64,
+    /// Answers that it owes.
+    pub in_flight: u32,
+    /// How its last instance ended, if one has.
+    pub last_end: Option<String>,
+}
+
+/// How an extension is doing, and why.
+#[extension_sdk::message]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// How it is doing.
+    pub extension: ExtensionState,
+    /// Why it is not started any more, if it is not.
+    pub broken: Option<String>,
+    /// How its last instances ended, oldest first.
+    pub ends: Vec<PastEnd>,
+}
+
+/// The end of one instance.
+#[extension_sdk::message]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastEnd {
+    /// The how-manieth it was.
+    pub generation: u32,
+    /// Milliseconds ago.
+    pub ago_ms: u64,
+    /// How it ended.
+    pub report: String,
+}
