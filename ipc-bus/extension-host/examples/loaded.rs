@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use extension_sdk::{Fault, FaultCode, Setup};
+use extension_sdk::{Context, Fault, FaultCode, Setup};
 
 /// The manifest's `[config]` table.
 #[extension_sdk::message]
@@ -30,6 +30,8 @@ pub trait Loaded {
     fn stick(&self) -> Result<(), Fault>;
     /// Leaves something to the thread that runs it, which drops it when it ends.
     fn leave(&self, file: String) -> Result<(), Fault>;
+    /// Asks for another extension.
+    fn ask(&self, cx: &Context) -> Result<(), Fault>;
     /// Where the library's code lies: another number for each time that it was loaded.
     fn place(&self) -> Result<u64, Fault>;
 }
@@ -81,6 +83,10 @@ impl Loaded for Guest {
     fn leave(&self, file: String) -> Result<(), Fault> {
         LEFT.with_borrow_mut(|left| left.push(Left(file)));
         Ok(())
+    }
+
+    fn ask(&self, cx: &Context) -> Result<(), Fault> {
+        cx.extension("other").map(drop)
     }
 
     fn place(&self) -> Result<u64, Fault> {

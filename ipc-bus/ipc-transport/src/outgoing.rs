@@ -476,4 +476,51 @@ mod tests {
         let mut room = [IoSlice::new(&[]); SLICES_MAX];
         assert_eq!(batch.slices(&mut room)[1].as_ptr(), body.as_ptr());
     }
+
+    fn descriptor() -> OwnedFd {
+        std::fs::File::open("Cargo.toml").unwrap().into()
+    }
+
+    #[test]
+    fn a_message_with_a_descriptor_goes_out_on_its_own_and_in_its_place() {
+        let header = |id| Header { codec: Codec::MessagePack, ..Header::new(Kind::Call, 1, id) };
+        let mut outgoing = Outgoing::default();
+        outgoing.push(header(1), QueuedBody::Borrowed(b"\xc0"));
+        assert!(outgoing.push_granting(header(2), b"\xc0", descriptor()));
+        assert!(outgoing.push_granting(header(3), b"\xc0", descriptor()));
+        outgoing.push(header(4), QueuedBody::Borrowed(b"\xc0"));
+        assert!(outgoing.in_one_piece().is_none());
+        let mut batch = Batch::default();
+        outgoing.take(&mut batch);
+        let message = HEADER_BYTES + 1;
+        let next = |batch: &Batch| {
+            let mut room = [IoSlice::new(&[]); SLICES_MAX];
+            let granting = batch.granting().map(|(bytes, _)| bytes.len());
+            (granting, batch.slices(&mut room).iter().map(|slice| slice.len()).sum::<usize>())
+        };
+        assert_eq!(next(&batch), (None, message), "what comes before it goes first");
+        batch.advance(message);
+        assert_eq!(next(&batch).0, Some(message));
+        // It went with the first byte.
+        batch.advance(1);
+        assert_eq!(next(&batch), (None, message - 1));
+        batch.advance(message - 1);
+        assert_eq!(next(&batch).0, Some(message));
+        batch.advance(message);
+        assert_eq!(next(&batch), (None, message));
+    }
+
+    #[test]
+    fn descriptors_that_wait_are_bounded() {
+        let header = Header { codec: Codec::MessagePack, ..Header::new(Kind::Descriptor, 1, 1) };
+        let mut outgoing = Outgoing::default();
+        for _ in 0..2 {
+            let taken =
+                (0..1000).take_while(|_| outgoing.push_granting(header, b"\xc0", descriptor())).count();
+            assert_eq!(taken, GRANTING_MAX);
+            let mut batch = Batch::default();
+            outgoing.take(&mut batch);
+            outgoing.wrote(GRANTING_MAX * (HEADER_BYTES + 1));
+        }
+    }
 }

@@ -115,6 +115,8 @@ impl Manifest {
             ("run.environment", !self.run.environment.is_empty()),
             ("run.nice", self.run.nice > 0),
             ("limits.open-files", self.limits.open_files_max.is_some()),
+            ("permissions.calls (it cannot ask its host)", !self.permissions.calls.is_empty()),
+            ("permissions.artifacts (it cannot ask its host)", self.permissions.artifacts != Artifacts::None),
             (
                 "permissions.environment (the whole environment can be read)",
                 !self.permissions.environment.is_empty(),

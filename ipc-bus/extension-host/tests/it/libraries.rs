@@ -9,6 +9,7 @@ use extension_host::manifest::Tier;
 use extension_host::{
     EventKind, HangLimits, HostOptions, InstanceState, Library, LibrarySource, Manifest, Route,
 };
+use ipc_protocol::FaultCode;
 use ipc_transport::{CallError, Caller, Encoded, Payload, Request};
 
 use crate::programs::programs;
@@ -67,6 +68,25 @@ fn a_library_is_called_through_a_route_like_a_process() {
         assert_eq!((greeting.as_str(), snapshot(&host, NAME).starts), ("hello", 2));
         host.shutdown(BOUND).await;
     });
+}
+
+#[tokio::test]
+async fn what_runs_in_its_hosts_process_cannot_ask_it_and_is_told_so() {
+    let host = host(options());
+    let asking = manifest("[permissions]\ncalls = [\"other\"]\nartifacts = \"read\"\n");
+    assert_eq!(
+        asking.unenforced_in_process(),
+        ["permissions.calls (it cannot ask its host)", "permissions.artifacts (it cannot ask its host)"]
+    );
+    host.register_in_process(asking, loaded()).expect("the name is free");
+    let route = host.extension(NAME).expect("it is registered");
+    let error = ask::<()>(&route, "ask", &NOTHING).await.expect_err("it cannot ask");
+    assert!(
+        matches!(&error, CallError::Fault(fault) if fault.code == FaultCode::Unsupported
+            && fault.message.contains("it runs in the host's own process")),
+        "{error:?}"
+    );
+    host.shutdown(BOUND).await;
 }
 
 #[tokio::test]

@@ -105,6 +105,10 @@ fn fault() -> Fault {
 #[test]
 fn handshake_messages_are_as_they_were() {
     message("hello", full(Kind::Hello, 0), &hello());
+    let mut asked = Hello::new("greeter", EPOCH, 1);
+    asked.features = vec!["host-calls".into()];
+    asked.host_methods = vec!["call".into(), "get-state".into()];
+    message("hello-host-calls", full(Kind::Hello, 0), &asked);
     message("welcome", full(Kind::Welcome, 0), &welcome());
     message("ready", full(Kind::Ready, 0), &Ready::default());
     message("ready-failed", full(Kind::Ready, 0), &Ready::failed(fault()));

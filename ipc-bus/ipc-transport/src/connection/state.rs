@@ -33,7 +33,6 @@ use crate::outgoing::{Batch, Outgoing, QueuedBody};
 use crate::payload::Encoded;
 use crate::ring::RingWriter;
 pub(super) use hosting::{NotServed, Served};
-
 pub(super) use to_ring::Flushed;
 
 /// LIMIT: calls of one connection that wait for room.
