@@ -27,6 +27,9 @@ const LET_RUN_MIN: Duration = Duration::from_micros(1);
 /// A yield that took as long let somebody run who has more to do.
 const CROWDED_MIN: Duration = Duration::from_micros(8);
 
+/// A yield that took as long was a slice of somebody who computes, whatever has come meanwhile.
+const SLICE_MIN: Duration = Duration::from_micros(500);
+
 /// What it takes to wake up, on both sides of a round trip, and somewhat more: it would not have been waited for if this
 /// side had been awake.
 const WAKE_UP: Duration = Duration::from_micros(50);
@@ -99,6 +102,8 @@ enum Poll {
     Found,
     /// After a yield that took as long as it takes to let somebody else run.
     FoundBehindOther,
+    /// After a yield that took as long as somebody's slice.
+    FoundTooLate,
     Nothing,
     Crowded,
 }
@@ -122,7 +127,7 @@ impl Patience {
         let pauses = if self.yields_first { 1 } else { PAUSES };
         let poll = poll(self.bound, pauses, is_there);
         self.note(poll);
-        matches!(poll, Poll::Found | Poll::FoundBehindOther)
+        matches!(poll, Poll::Found | Poll::FoundBehindOther | Poll::FoundTooLate)
     }
 
     /// A wait that was slept through lasted as long as this, waking up included.
@@ -159,6 +164,7 @@ impl Patience {
         match poll {
             Poll::Found | Poll::FoundBehindOther => self.misses = 0,
             Poll::Nothing => self.miss(1),
+            Poll::FoundTooLate => self.note_crowded(Instant::now()),
             Poll::Crowded => {
                 self.note_crowded(Instant::now());
                 self.miss(3);
@@ -186,8 +192,11 @@ fn poll(bound: Duration, pauses: u32, mut is_there: impl FnMut() -> bool) -> Pol
         std::thread::yield_now();
         let before = std::mem::replace(&mut now, Instant::now());
         if is_there() {
-            let has_let_run = now.duration_since(before) >= LET_RUN_MIN;
-            return if has_let_run { Poll::FoundBehindOther } else { Poll::Found };
+            return match now.duration_since(before) {
+                took if took >= SLICE_MIN => Poll::FoundTooLate,
+                took if took >= LET_RUN_MIN => Poll::FoundBehindOther,
+                _ => Poll::Found,
+            };
         }
         if now.duration_since(before) >= CROWDED_MIN {
             return Poll::Crowded;
