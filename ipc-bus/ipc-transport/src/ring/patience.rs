@@ -1,9 +1,9 @@
-//! How long to poll before sleeping: waking a core that sleeps costs some 20 us, polling costs the core.
+//! How long to poll before sleeping: waking a core that sleeps costs some 20 to 50 us, polling costs the core.
 //!
 //! ```text
 //!              found                        found
 //!   look, pause  x PAUSES --> yield, look, pause, for `Latency::bound` at most --> nothing: a miss
-//!                                   |  the yield took long: others want this core
+//!                                   |  others ran for long meanwhile: they want this core
 //!                                   v
 //!                                a miss that counts more
 //! ```
@@ -15,6 +15,8 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// Looks before anybody else is let run: as long as a short call takes.
 const PAUSES: u32 = 200;
 
@@ -24,15 +26,14 @@ const PAUSES_BETWEEN: u32 = 20;
 /// A yield that took as long let somebody else run for a moment, such as a peer on the same core.
 const LET_RUN_MIN: Duration = Duration::from_micros(1);
 
-/// A yield that took as long let somebody run who has more to do.
-const CROWDED_MIN: Duration = Duration::from_micros(8);
-
-/// A yield that took as long was a slice of somebody who computes, whatever has come meanwhile.
-const SLICE_MIN: Duration = Duration::from_micros(500);
+/// Whoever had the core for as long during a yield computes, whatever has come meanwhile. Not the length of the yield:
+/// timer ticks and the hypervisor take tens to thousands of microseconds too (on a machine of 2026 300 of 8 us and more in
+/// a second, of which hardly one was somebody else's), and will not go away if this side sleeps.
+const CROWDED_MIN: Duration = Duration::from_micros(200);
 
 /// What it takes to wake up, on both sides of a round trip, and somewhat more: it would not have been waited for if this
-/// side had been awake.
-const WAKE_UP: Duration = Duration::from_micros(50);
+/// side had been awake. Between 20 and 50 us each on the virtual machines of 2026.
+const WAKE_UP: Duration = Duration::from_micros(150);
 
 /// LIMIT: waits in a row that are not polled for.
 const SKIPPED_MAX: u32 = 64;
@@ -61,7 +62,7 @@ impl Latency {
     pub const fn bound(self) -> Duration {
         match self {
             Self::Low => Duration::from_micros(500),
-            Self::Balanced => Duration::from_micros(50),
+            Self::Balanced => Duration::from_micros(100),
             Self::Efficient => Duration::ZERO,
         }
     }
@@ -102,7 +103,7 @@ enum Poll {
     Found,
     /// After a yield that took as long as it takes to let somebody else run.
     FoundBehindOther,
-    /// After a yield that took as long as somebody's slice.
+    /// After a yield in which somebody else computed.
     FoundTooLate,
     Nothing,
     Crowded,
@@ -187,18 +188,24 @@ fn poll(bound: Duration, pauses: u32, mut is_there: impl FnMut() -> bool) -> Pol
     }
     let began = Instant::now();
     let mut now = began;
+    let ran = own_time();
     loop {
         // Whoever is to answer may be waiting for this very core.
         std::thread::yield_now();
         let before = std::mem::replace(&mut now, Instant::now());
+        let took = now.duration_since(before);
+        let is_crowded = took >= CROWDED_MIN && {
+            let own = own_time().saturating_sub(ran);
+            now.duration_since(began).saturating_sub(own) >= CROWDED_MIN
+        };
         if is_there() {
-            return match now.duration_since(before) {
-                took if took >= SLICE_MIN => Poll::FoundTooLate,
+            return match took {
+                _ if is_crowded => Poll::FoundTooLate,
                 took if took >= LET_RUN_MIN => Poll::FoundBehindOther,
                 _ => Poll::Found,
             };
         }
-        if now.duration_since(before) >= CROWDED_MIN {
+        if is_crowded {
             return Poll::Crowded;
         }
         if now.duration_since(began) >= bound {
@@ -214,8 +221,17 @@ fn poll(bound: Duration, pauses: u32, mut is_there: impl FnMut() -> bool) -> Pol
     }
 }
 
+/// How long this thread has had a core: what others had meanwhile is not in it, what ticks and the hypervisor took is.
+fn own_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
     use super::*;
 
     #[test]
@@ -279,6 +295,33 @@ mod tests {
         }
         patience.note_crowded(at + CROWDED_FOR_MAX + Duration::from_millis(1));
         assert_eq!(believed(&patience), CROWDED_FOR_MIN, "that was long ago");
+    }
+
+    #[test]
+    fn somebody_who_computes_on_the_same_core_is_noticed() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        let has_noticed = AtomicBool::new(false);
+        let mut one_core = CpuSet::new();
+        let cores = sched_getaffinity(None).expect("this thread has cores");
+        let core = (0..CpuSet::MAX_CPU).find(|core| cores.is_set(*core)).expect("one at least");
+        one_core.set(core);
+        let until = Instant::now() + Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                sched_setaffinity(None, &one_core).expect("it is one of its own");
+                while !has_noticed.load(Ordering::Relaxed) && Instant::now() < until {
+                    std::hint::spin_loop();
+                }
+            });
+            scope.spawn(|| {
+                sched_setaffinity(None, &one_core).expect("it is one of its own");
+                while poll(Duration::from_micros(100), 1, || false) != Poll::Crowded {
+                    assert!(Instant::now() < until, "it was never noticed");
+                }
+                has_noticed.store(true, Ordering::Relaxed);
+            });
+        });
     }
 
     #[test]
