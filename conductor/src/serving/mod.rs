@@ -63,8 +63,9 @@ struct Channels {
 }
 
 impl Clients {
-    /// A place for one more, of which `end` is kept; `None` if there is none.
-    fn enter(&self, end: UnixStream) -> Option<u64> {
+    /// A place for the one at the other end of `channel`; `None` if there is none.
+    fn enter(&self, channel: &UnixStream) -> Option<Place<'_>> {
+        let end = channel.try_clone().ok()?;
         let mut channels = self.channels.lock();
         if channels.is_closed || channels.open.len() >= CLIENTS_MAX {
             return None;
@@ -72,15 +73,19 @@ impl Clients {
         channels.next += 1;
         let number = channels.next;
         channels.open.push((number, end));
-        Some(number)
+        Some(Place { clients: self, number })
     }
+}
 
-    fn leave(&self, number: u64) {
-        self.channels.lock().open.retain(|(other, _)| *other != number);
-    }
+/// One who is inside, until this is dropped.
+struct Place<'a> {
+    clients: &'a Clients,
+    number: u64,
+}
 
-    fn has_room(&self) -> bool {
-        self.channels.lock().open.len() < CLIENTS_MAX
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.clients.channels.lock().open.retain(|(other, _)| *other != self.number);
     }
 }
 
@@ -137,11 +142,10 @@ fn answer(knock: Knock, service: &ConductorService, clients: &Arc<Clients>) {
     let counted = Counted(Arc::clone(clients));
     let service = service.clone();
     let started = thread::Builder::new().name("client".to_owned()).spawn(move || {
-        let clients = &counted.0;
-        match knock.hear(clients.has_room()) {
-            Ok(arrival) => {
+        match knock.hear(|channel| counted.0.enter(channel)) {
+            Ok((arrival, _place)) => {
                 let pid = arrival.pid;
-                if let Err(error) = serve(arrival.channel, service, clients) {
+                if let Err(error) = serve(arrival.channel, service) {
                     tracing::debug!(pid, "a client ended: {error}");
                 }
             }
@@ -163,11 +167,8 @@ impl Drop for Counted {
     }
 }
 
-fn serve(channel: UnixStream, service: ConductorService, clients: &Clients) -> Result<(), String> {
-    let end = channel.try_clone().map_err(|error| error.to_string())?;
-    let number = clients.enter(end).ok_or("as many are inside as may be")?;
+fn serve(channel: UnixStream, service: ConductorService) -> Result<(), String> {
     let definition = extension_sdk::define!("conductor", service => ConductorService as Conductor);
     let served = extension_sdk::embedded::serve(channel, definition, CALLS_OF_CLIENT_MAX);
-    clients.leave(number);
     served.map_err(|error| crate::exit::chain(&error))
 }

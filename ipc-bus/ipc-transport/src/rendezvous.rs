@@ -178,12 +178,15 @@ impl Closer {
 }
 
 impl Knock {
-    /// Hears who it is, and lets it in if `has_room`. Waits for it for two seconds at most.
+    /// Hears who it is, and lets it in if `admit` has a place for it. Waits for it for two seconds at most.
+    ///
+    /// The place is taken before it is welcomed and given back (dropped) if it is gone by then, so that whoever is
+    /// welcomed has one.
     ///
     /// # Errors
     ///
     /// What is wrong with it, for people; it was told so, as far as it could be, and is gone.
-    pub fn hear(mut self, has_room: bool) -> Result<Arrival, String> {
+    pub fn hear<P>(mut self, admit: impl FnOnce(&UnixStream) -> Option<P>) -> Result<(Arrival, P), String> {
         let who = socket_peercred(&self.channel).map_err(|error| error.to_string())?;
         let own = rustix::process::geteuid();
         if who.uid != own && !who.uid.is_root() {
@@ -192,24 +195,27 @@ impl Knock {
         let mut preamble = [0; PREAMBLE_BYTES];
         read_within(&mut self.channel, &mut preamble, PREAMBLE_TIMEOUT)
             .map_err(|error| format!("it did not say who it is: {error}"))?;
-        let role = preamble::decode(&preamble, &self.token);
-        let role = if has_room { role } else { role.and(Err(Status::Full)) };
-        let answer = preamble::encode_answer(role.err().unwrap_or(Status::Welcome));
-        let settled = self.channel.write_all(&answer).and_then(|()| self.channel.set_read_timeout(None));
-        let role = role.map_err(|status| format!("{status:?} is wrong with it"))?;
+        let admitted = preamble::decode(&preamble, &self.token)
+            .and_then(|role| Ok((role, admit(&self.channel).ok_or(Status::Full)?)));
+        let status = admitted.as_ref().err().copied().unwrap_or(Status::Welcome);
+        let settled = self
+            .channel
+            .write_all(&preamble::encode_answer(status))
+            .and_then(|()| self.channel.set_read_timeout(None));
+        let (role, place) = admitted.map_err(|status| format!("it was refused: {}", refusal(status)))?;
         settled.map_err(|error| error.to_string())?;
         let pid = u32::try_from(who.pid.as_raw_nonzero().get()).ok();
-        Ok(Arrival { role, channel: self.channel, pid })
+        Ok((Arrival { role, channel: self.channel, pid }, place))
     }
 }
 
-/// Connects to whoever listens in `folder`. `None`: nobody does.
+/// Connects to whoever listens in `folder`, which is this user's, or for root anybody's. `None`: nobody does.
 ///
 /// # Errors
 ///
 /// [`RendezvousError`].
 pub fn meet(folder: &Path, role: Role) -> Result<Option<UnixStream>, RendezvousError> {
-    let Some(token) = folder::read_token(folder)? else { return Ok(None) };
+    let Some(folder::Found { token, owner }) = folder::find(folder)? else { return Ok(None) };
     let socket = folder::socket(folder)?;
     let failed = |doing| {
         let path = socket.clone();
@@ -223,6 +229,12 @@ pub fn meet(folder: &Path, role: Role) -> Result<Option<UnixStream>, RendezvousE
         }
         Err(error) => return Err(failed("connect to")(error)),
     };
+    // Before the token is shown to it.
+    let who = socket_peercred(&channel).map_err(|error| failed("look at")(error.into()))?;
+    if who.uid.as_raw() != owner && !who.uid.is_root() {
+        let what = format!("user {} listens there, and it belongs to user {owner}", who.uid.as_raw());
+        return Err(RendezvousError::Exposed { folder: folder.to_owned(), what });
+    }
     channel.write_all(&preamble::encode(role, &token)).map_err(failed("write to"))?;
     let mut answer = [0; ANSWER_BYTES];
     read_within(&mut channel, &mut answer, ANSWER_TIMEOUT).map_err(failed("hear from"))?;

@@ -12,13 +12,15 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::RendezvousError;
 use super::preamble::{TOKEN_BYTES, Token};
 
 const LOCK: &str = "lock";
 const TOKEN: &str = "token";
+/// The token until it is whole.
+const TOKEN_WRITTEN: &str = "token.new";
 const SOCKET: &str = "socket";
 
 /// LIMIT: bytes of a path that the address of a socket has room for, its end included.
@@ -45,21 +47,32 @@ pub(super) fn socket(folder: &Path) -> Result<PathBuf, RendezvousError> {
     Ok(path)
 }
 
-/// Nobody else may write into the folder, or look into it: who can replace the socket is talked to in its stead.
-fn check(folder: &Path) -> Result<(), RendezvousError> {
+/// Who looks at a folder.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// It must be its own.
+    Listener,
+    /// It must be its own too, unless it is root, who may ask anybody's conductor.
+    Client,
+}
+
+/// Nobody but its owner may write into the folder, or look into it: who can replace the socket is talked to in its
+/// stead. Returns who that is.
+fn check(folder: &Path, side: Side) -> Result<u32, RendezvousError> {
     let found = std::fs::symlink_metadata(folder).map_err(failed("look at", folder))?;
     let wrong = |what: String| RendezvousError::Exposed { folder: folder.to_owned(), what };
     let own = rustix::process::geteuid().as_raw();
     if !found.is_dir() {
         return Err(wrong("it is no folder of its own (a link is not followed)".to_owned()));
     }
-    if found.uid() != own {
+    let is_root_asking = side == Side::Client && own == 0;
+    if found.uid() != own && !is_root_asking {
         return Err(wrong(format!("it belongs to user {}, not to {own}", found.uid())));
     }
     if found.mode() & 0o077 != 0 {
         return Err(wrong(format!("its mode is {:o}, where 700 was expected", found.mode() & 0o777)));
     }
-    Ok(())
+    Ok(found.uid())
 }
 
 /// Makes the folder if it is not there, and takes it for this process.
@@ -70,11 +83,10 @@ pub(super) fn hold(folder: &Path) -> Result<Held, RendezvousError> {
         }
         _ => {}
     }
-    check(folder)?;
+    check(folder, Side::Listener)?;
     let path = folder.join(LOCK);
-    let mut options = OpenOptions::new();
+    let mut options = options_not_misled();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
     let mut lock = options.open(&path).map_err(failed("open", &path))?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
@@ -93,7 +105,7 @@ pub(super) fn hold(folder: &Path) -> Result<Held, RendezvousError> {
     };
     sign(&mut lock).map_err(failed("write", &path))?;
     // Of one that was killed: the lock says that it is gone.
-    for name in [SOCKET, TOKEN] {
+    for name in [SOCKET, TOKEN, TOKEN_WRITTEN] {
         match std::fs::remove_file(folder.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(failed("remove", &folder.join(name))(error));
@@ -102,11 +114,13 @@ pub(super) fn hold(folder: &Path) -> Result<Held, RendezvousError> {
         }
     }
     let token = new_token().map_err(failed("read", Path::new("/dev/urandom")))?;
-    let path = folder.join(TOKEN);
     let digits: String = token.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (written, path) = (folder.join(TOKEN_WRITTEN), folder.join(TOKEN));
     let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        file.write_all(digits.as_bytes())
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&written)?;
+        file.write_all(digits.as_bytes())?;
+        // Whoever finds it finds all of it.
+        std::fs::rename(&written, &path)
     };
     write().map_err(failed("write", &path))?;
     Ok(Held { token, _lock: lock })
@@ -118,16 +132,36 @@ fn new_token() -> io::Result<Token> {
     Ok(Token(token))
 }
 
+/// For a file that is opened where it ought to be: no link is followed, and nobody is waited for.
+fn options_not_misled() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+    options
+}
+
+/// What a client finds in a folder.
+pub(super) struct Found {
+    pub(super) token: Token,
+    /// The user whose folder it is: nobody else but root listens there.
+    pub(super) owner: u32,
+}
+
 /// The token of whoever listens there. `None`: nobody does.
-pub(super) fn read_token(folder: &Path) -> Result<Option<Token>, RendezvousError> {
+pub(super) fn find(folder: &Path) -> Result<Option<Found>, RendezvousError> {
+    // First: whoever can replace the token could have it talk to himself.
+    let owner = match check(folder, Side::Client) {
+        Ok(owner) => owner,
+        Err(RendezvousError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
     let path = folder.join(TOKEN);
-    let file = match File::open(&path) {
+    let file = match options_not_misled().read(true).open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("open", &path)(error)),
     };
-    // Whoever can replace it could have it talk to himself.
-    check(folder)?;
     let mut digits = [0; 2 * TOKEN_BYTES];
     file.read_exact_at(&mut digits, 0).map_err(failed("read", &path))?;
     let mut token = [0; TOKEN_BYTES];
@@ -139,12 +173,12 @@ pub(super) fn read_token(folder: &Path) -> Result<Option<Token>, RendezvousError
         };
         *byte = high << 4 | low;
     }
-    Ok(Some(Token(token)))
+    Ok(Some(Found { token: Token(token), owner }))
 }
 
 /// Removes what connects, so that nobody tries any more.
 pub(super) fn clear(folder: &Path) {
-    for name in [TOKEN, SOCKET] {
+    for name in [TOKEN, TOKEN_WRITTEN, SOCKET] {
         // What is gone already is as good.
         let _ = std::fs::remove_file(folder.join(name));
     }

@@ -3,12 +3,13 @@
 use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use ipc_transport::rendezvous::preamble::{ANSWER_BYTES, PREAMBLE_BYTES, Role, Status, TOKEN_BYTES};
 use ipc_transport::rendezvous::{Knock, Rendezvous, RendezvousError, meet};
+use rustix::fs::{FileType, Mode};
 use tempfile::TempDir;
 
 fn place() -> (TempDir, PathBuf) {
@@ -29,7 +30,7 @@ fn next(rendezvous: &Rendezvous) -> Knock {
 fn answer(folder: &Path, rendezvous: &Rendezvous, preamble: &[u8], has_room: bool) -> Vec<u8> {
     let mut channel = UnixStream::connect(folder.join("socket")).expect("it listens");
     channel.write_all(preamble).expect("there is room");
-    let heard = next(rendezvous).hear(has_room);
+    let heard = next(rendezvous).hear(|_| has_room.then_some(()));
     let mut answer = Vec::new();
     match heard {
         Ok(_) => {
@@ -66,7 +67,7 @@ fn who_knows_the_token_comes_in_and_nobody_else() {
     // One who goes before he has said who he is.
     let heard = {
         drop(UnixStream::connect(folder.join("socket")).expect("it listens").write_all(&preamble[..20]));
-        next(&rendezvous).hear(true)
+        next(&rendezvous).hear(|_| Some(()))
     };
     assert!(heard.is_err());
 }
@@ -77,12 +78,12 @@ fn one_who_is_silent_is_sent_away_and_holds_up_nobody() {
     let rendezvous = listen(&folder);
     let silent = UnixStream::connect(folder.join("socket")).expect("it listens");
     let knock = next(&rendezvous);
-    let hearing = thread::spawn(move || knock.hear(true));
+    let hearing = thread::spawn(move || knock.hear(|_| Some(())));
     let guest = thread::spawn({
         let folder = folder.clone();
         move || meet(&folder, Role::Client)
     });
-    let arrival = next(&rendezvous).hear(true).expect("it may come in");
+    let (arrival, ()) = next(&rendezvous).hear(|_| Some(())).expect("it may come in");
     assert_eq!((arrival.role, arrival.pid), (Role::Client, Some(std::process::id())));
     assert!(guest.join().expect("it comes").expect("it is let in").is_some());
     let heard = hearing.join().expect("it ends");
@@ -124,7 +125,7 @@ fn a_token_of_before_is_refused_with_the_reason() {
         let folder = folder.clone();
         move || meet(&folder, Role::Client)
     });
-    assert!(next(&rendezvous).hear(true).is_err());
+    assert!(next(&rendezvous).hear(|_| Some(())).is_err());
     let refused = guest.join().expect("it ends").expect_err("the token is wrong");
     assert!(matches!(&refused, RendezvousError::Refused { status: Status::Token, .. }), "{refused}");
     std::fs::write(folder.join("token"), b"no token").expect("it is one's own");
@@ -154,4 +155,98 @@ fn a_folder_that_others_get_at_is_not_used() {
     let long = above.path().join("l".repeat(100));
     assert!(matches!(Rendezvous::open(&long), Err(RendezvousError::TooLong { .. })));
     assert!(!long.exists(), "nothing was made");
+}
+
+#[test]
+fn what_stands_where_the_token_belongs_misleads_nobody() {
+    let (above, folder) = place();
+    let _rendezvous = listen(&folder);
+    let token = folder.join("token");
+    std::fs::rename(&token, above.path().join("elsewhere")).expect("it is one's own");
+    symlink(above.path().join("elsewhere"), &token).expect("it is made");
+    assert!(matches!(meet(&folder, Role::Client), Err(RendezvousError::Io { .. })), "a link is not followed");
+    std::fs::remove_file(&token).expect("it is there");
+    // Nobody ever writes into it: who opened it would wait for good.
+    rustix::fs::mknodat(rustix::fs::CWD, &token, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+        .expect("it is made");
+    assert!(matches!(meet(&folder, Role::Client), Err(RendezvousError::Io { .. })), "nobody is waited for");
+}
+
+#[test]
+fn a_place_is_taken_before_the_welcome_and_given_back_by_one_who_is_gone() {
+    let (_above, folder) = place();
+    let rendezvous = listen(&folder);
+    let place = std::sync::Arc::new(());
+    let preamble = preamble_of(&folder);
+    let mut channel = UnixStream::connect(folder.join("socket")).expect("it listens");
+    channel.write_all(&preamble).expect("there is room");
+    let knock = next(&rendezvous);
+    let mut answered = vec![0; ANSWER_BYTES];
+    let (_arrival, taken) = knock
+        .hear(|_| {
+            channel.set_nonblocking(true).expect("it is one's own");
+            assert!(channel.read(&mut answered).is_err(), "not welcomed before it has a place");
+            Some(place.clone())
+        })
+        .expect("it may come in");
+    assert_eq!(std::sync::Arc::strong_count(&place), 2);
+    drop(taken);
+    let mut gone = UnixStream::connect(folder.join("socket")).expect("it listens");
+    gone.write_all(&preamble).expect("there is room");
+    drop(gone);
+    assert!(next(&rendezvous).hear(|_| Some(place.clone())).is_err(), "it was gone before its welcome");
+    assert_eq!(std::sync::Arc::strong_count(&place), 1);
+}
+
+/// Does it as another user, who is one for this thread alone.
+fn as_user<T: Send>(uid: u32, does: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let uid = rustix::process::Uid::from_raw(uid);
+            rustix::thread::set_thread_res_uid(uid, uid, uid).expect("root may be anybody");
+            does()
+        });
+        other.join().expect("it does not panic")
+    })
+}
+
+#[test]
+fn another_user_is_neither_let_in_nor_taken_for_the_owner_and_root_may_ask_anybody() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: another_user_is_neither_let_in: only root can be somebody else");
+        return;
+    }
+    let (above, folder) = place();
+    std::fs::set_permissions(above.path(), Permissions::from_mode(0o777)).expect("it is one's own");
+    let (owner, other) = (65_533, 65_532);
+    let rendezvous = as_user(owner, || listen(&folder));
+    let refused = as_user(other, || meet(&folder, Role::Client)).expect_err("it is another one's");
+    assert!(refused.to_string().contains("it belongs to user 65533, not to 65532"), "{refused}");
+    // Root may.
+    let asking = thread::spawn({
+        let folder = folder.clone();
+        move || meet(&folder, Role::Client)
+    });
+    assert!(as_user(owner, || next(&rendezvous).hear(|_| Some(()))).is_ok());
+    assert!(asking.join().expect("it ends").expect("root is let in").is_some());
+    // With the folder open the look at who comes is what is left.
+    std::fs::set_permissions(&folder, Permissions::from_mode(0o711)).expect("root may");
+    std::fs::set_permissions(folder.join("socket"), Permissions::from_mode(0o777)).expect("root may");
+    let stranger = as_user(other, || UnixStream::connect(folder.join("socket")).expect("it listens"));
+    let refused = as_user(owner, || next(&rendezvous).hear(|_| Some(()))).expect_err("it is another one");
+    assert_eq!(refused, "user 65532 is neither 65533 nor root");
+    drop((stranger, rendezvous));
+    // Somebody else listens in a folder of root's: it does not get to see the token.
+    let (_above, folder) = place();
+    let mine = listen(&folder);
+    let socket = folder.join("socket");
+    std::fs::remove_file(&socket).expect("it is there");
+    let false_one = UnixListener::bind(&socket).expect("the name is free");
+    as_user(other, || {
+        // Who listens is who called `listen` last.
+        rustix::net::listen(&false_one, 1).expect("it listens");
+    });
+    let refused = meet(&folder, Role::Client).expect_err("another one listens");
+    assert!(refused.to_string().contains("user 65532 listens there"), "{refused}");
+    drop(mine);
 }
