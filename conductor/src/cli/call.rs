@@ -2,14 +2,15 @@
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use extension_host::diagnostic::closest;
 use extension_sdk::Blob;
-use interfaces::ConductorClient;
+use interfaces::{Called, ConductorClient};
 use ipc_protocol::Codec;
 use ipc_transport::payload::DecodeError;
-use ipc_transport::{Answer, CallError, CallResult, Encoded, Payload, ProgressSink, Request};
+use ipc_transport::stream::whole;
+use ipc_transport::{Answer, CallError, CallResult, Encoded, Payload, ProgressSink, Reply, Request};
 use pit_core::clock::SystemClock;
 use serde_json::Value;
 
@@ -103,11 +104,11 @@ pub(super) async fn call(
     let request = Request::new(method, Payload::Encoded(payload), timeout).with_progress(ProgressSink::new(
         move |progress| hear.hear(progress.done, progress.total, &progress.message),
     ));
-    let reply = caller.call(request);
+    let deadline = request.deadline;
     let result = tokio::select! {
         biased;
         exit = cancellation.wait() => Err(exit),
-        result = reply => Ok(result),
+        result = taken(caller.call(request), deadline) => Ok(result),
     };
     listener.end();
     let was_sent = hosting.has_sent(extension);
@@ -117,8 +118,41 @@ pub(super) async fn call(
         surroundings.screen.line("cancelled");
         Failure::cancelled(exit, cancelled(place, &arguments.method, was_sent))
     })?;
-    let output = value_of(result).map_err(|source| failure(place, &arguments.method, timeout, source))?;
-    print(&output)
+    match result {
+        Ok(None) => Ok(Exit::Success),
+        Ok(Some(output)) => print(&output),
+        Err(NotTaken::Call(source)) => Err(failure(place, &arguments.method, timeout, source)),
+        Err(NotTaken::Stdout(error)) => Err(stdout_failed(error)),
+    }
+}
+
+/// Why there is nothing to be shown, or nobody to show it to.
+enum NotTaken {
+    Call(CallError),
+    Stdout(io::Error),
+}
+
+impl<E: Into<CallError>> From<E> for NotTaken {
+    fn from(error: E) -> Self {
+        Self::Call(error.into())
+    }
+}
+
+/// The outcome of a call. The items of one that is a stream are printed as they come, however long that takes, and `None`
+/// is left.
+async fn taken(reply: Reply, deadline: Instant) -> Result<Option<StepOutput>, NotTaken> {
+    let mut items = match reply.await?.into_stream() {
+        Ok(items) => items,
+        Err(answer) => {
+            let whole = whole(Reply::ready(Ok(answer)), deadline).await;
+            return Ok(Some(value_of(whole)?));
+        }
+    };
+    while let Some(item) = items.next().await {
+        let item = value_of(Ok(Answer::encoded(item?)))?;
+        write_line(&item).map_err(NotTaken::Stdout)?;
+    }
+    Ok(None)
 }
 
 /// Calls through a conductor that stays up.
@@ -137,18 +171,36 @@ async fn through(
         }
         result = call => result,
     };
-    let bytes = result.map_err(served::refused)?;
-    let output = StepOutput::single(bytes.0.into()).map_err(Failure::failed)?;
-    print(&output)
+    let output = |bytes: Blob| StepOutput::single(bytes.0.into()).map_err(Failure::failed);
+    let mut items = match result.map_err(served::refused)? {
+        Called::Value(bytes) => return print(&output(bytes)?),
+        Called::Items(items) => items,
+    };
+    loop {
+        let next = tokio::select! {
+            biased;
+            exit = cancellation.wait() => {
+                return Err(Failure::cancelled(exit, ErrorReport::cancelled("cancelled while its items came")));
+            }
+            next = items.next() => next,
+        };
+        match next {
+            None => return Ok(Exit::Success),
+            Some(item) => drop(print(&output(item.map_err(served::refused)?)?)?),
+        }
+    }
 }
 
 fn print(output: &StepOutput) -> Result<Exit, Failure> {
-    let mut out = io::stdout().lock();
-    write_json(&output.to_bytes(), &mut out)
-        .and_then(|()| out.write_all(b"\n"))
-        .and_then(|()| out.flush())
-        .map_err(stdout_failed)?;
+    write_line(output).map_err(stdout_failed)?;
     Ok(Exit::Success)
+}
+
+fn write_line(output: &StepOutput) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    write_json(&output.to_bytes(), &mut out)?;
+    out.write_all(b"\n")?;
+    out.flush()
 }
 
 fn value_of(result: CallResult) -> Result<StepOutput, CallError> {

@@ -75,7 +75,7 @@ fn document_of(state: &ExtensionState) -> Value {
     json!({
         "name": state.name, "version": state.version, "tier": state.tier, "state": state.state, "pid": state.pid,
         "generation": state.generation, "restarts": state.restarts, "calls": state.calls,
-        "in-flight": state.in_flight, "last-end": state.last_end,
+        "in-flight": state.in_flight, "streams": state.streams, "last-end": state.last_end,
     })
 }
 
@@ -109,6 +109,9 @@ fn tell(explanation: &Explanation, mut out: impl io::Write) -> io::Result<()> {
         writeln!(out, "instance  {}{pid}", extension.generation)?;
     }
     writeln!(out, "calls     {}, {} in flight", extension.calls, extension.in_flight)?;
+    if extension.streams > 0 {
+        writeln!(out, "streams   {}", extension.streams)?;
+    }
     writeln!(out, "restarts  {}", extension.restarts)?;
     if ends.is_empty() {
         return writeln!(out, "no instance of it has ended");

@@ -25,6 +25,7 @@ use futures_util::future::{Fuse, FusedFuture as _, FutureExt as _};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use ipc_protocol::Codec;
 use ipc_transport::payload::DecodeError;
+use ipc_transport::stream::whole;
 use ipc_transport::{Answer, CallError, CallResult, Caller, Payload, ProgressSink, Reply, Request, RetryLog};
 
 use super::failure::StepError;
@@ -131,12 +132,14 @@ struct Attempt {
 struct Flight {
     attempt: Attempt,
     reply: Reply,
+    deadline: Instant,
     admitted: Admitted,
 }
 
 impl Flight {
     async fn end(self) -> (Attempt, CallResult) {
-        let result = self.reply.await;
+        // A step's output is one value.
+        let result = whole(self.reply, self.deadline).await;
         drop(self.admitted);
         (self.attempt, result)
     }
@@ -239,7 +242,8 @@ impl StepTask<'_> {
             Some(listener) => request.with_progress(listener),
             None => request,
         };
-        Ok(Flight { attempt, reply: self.caller.call(request), admitted })
+        let deadline = request.deadline;
+        Ok(Flight { attempt, reply: self.caller.call(request), deadline, admitted })
     }
 
     /// How long to wait before the next attempt.

@@ -1,14 +1,18 @@
 //! The conductor as others see it: the interface, on top of the host.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use extension_host::{ExtensionSnapshot, Host, UnknownExtension};
 use extension_sdk::client::CALL_TIMEOUT_DEFAULT;
+use extension_sdk::stream::Sink;
 use extension_sdk::{Blob, Context};
-use interfaces::{Conductor, Explanation, ExtensionState, PastEnd};
+use interfaces::{Called, Conductor, Explanation, ExtensionState, PastEnd};
 use ipc_protocol::{Codec, Fault, FaultCode, Origin, Retry};
-use ipc_transport::{CallError, Caller as _, Encoded, Payload, Request};
+use ipc_transport::stream::{IncomingStream, whole};
+use ipc_transport::{CallError, Caller as _, Encoded, Payload, Reply, Request};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -72,6 +76,7 @@ fn state_of(snapshot: &ExtensionSnapshot) -> ExtensionState {
         restarts: snapshot.restarts,
         calls: snapshot.calls,
         in_flight: snapshot.connection.map_or(0, |connection| connection.in_flight),
+        streams: snapshot.connection.map_or(0, |connection| connection.streams),
         last_end: snapshot.past_ends.last().map(|end| end.report.to_string()),
     }
 }
@@ -91,6 +96,58 @@ fn fault_of(error: CallError) -> Fault {
         }
         // In doubt it ran: whoever asked must look before he asks again.
         error => host_fault(FaultCode::Failed, error.to_string()),
+    }
+}
+
+/// What came of a call.
+enum Taken {
+    Value(Encoded),
+    Stream(IncomingStream),
+}
+
+/// The outcome of a call; a result that has streams within it is taken whole.
+async fn taken(reply: Reply, deadline: Instant) -> Result<Taken, CallError> {
+    match reply.await?.into_stream() {
+        Ok(items) => Ok(Taken::Stream(items)),
+        Err(answer) => {
+            let answer = whole(Reply::ready(Ok(answer)), deadline).await?;
+            Ok(Taken::Value(answer.into_encoded()?))
+        }
+    }
+}
+
+fn blob_of(encoded: Encoded) -> Result<Blob, Fault> {
+    match encoded {
+        Encoded { codec: Codec::MessagePack, bytes } => Ok(Blob(bytes.into())),
+        Encoded { codec, .. } => {
+            Err(host_fault(FaultCode::Unsupported, format!("it answered in the codec {codec:?}")))
+        }
+    }
+}
+
+/// Passes items on to a client for as long as he reads.
+fn pass_on(runtime: &Handle, mut items: IncomingStream, mut sink: Sink<Blob>) {
+    loop {
+        let next = runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    next = items.next() => return next,
+                    () = tokio::time::sleep(CANCEL_INTERVAL) => {
+                        if sink.is_given_up() {
+                            return Some(Err(CallError::Cancelled));
+                        }
+                    }
+                }
+            }
+        });
+        let sent = match next {
+            None => return sink.end(),
+            Some(Err(error)) => Err(fault_of(error)),
+            Some(Ok(item)) => blob_of(item).and_then(|item| sink.send(&item)),
+        };
+        if let Err(fault) = sent {
+            return sink.fail(fault);
+        }
     }
 }
 
@@ -114,11 +171,19 @@ impl Conductor for ConductorService {
         })
     }
 
-    fn call(&self, cx: &Context, extension: String, method: String, arguments: Blob) -> Result<Blob, Fault> {
+    fn call(
+        &self,
+        cx: &Context,
+        extension: String,
+        method: String,
+        arguments: Blob,
+    ) -> Result<Called, Fault> {
         let route = self.host.extension(&extension).map_err(|error| unknown(&error))?;
         let timeout = cx.remaining().unwrap_or(CALL_TIMEOUT_DEFAULT);
         let payload = Payload::Encoded(Encoded::message_pack(arguments.0));
-        let mut reply = route.call(Request::new(&method, payload, timeout));
+        let request = Request::new(&method, payload, timeout);
+        let deadline = request.deadline;
+        let mut reply = pin!(taken(route.call(request), deadline));
         let result = self.runtime.block_on(async {
             loop {
                 tokio::select! {
@@ -132,11 +197,17 @@ impl Conductor for ConductorService {
                 }
             }
         });
-        let encoded = result.and_then(|answer| answer.into_encoded().map_err(CallError::from));
-        match encoded.map_err(fault_of)? {
-            Encoded { codec: Codec::MessagePack, bytes } => Ok(Blob(bytes.into())),
-            Encoded { codec, .. } => {
-                Err(host_fault(FaultCode::Unsupported, format!("it answered in the codec {codec:?}")))
+        match result.map_err(fault_of)? {
+            Taken::Value(encoded) => Ok(Called::Value(blob_of(encoded)?)),
+            Taken::Stream(items) => {
+                let (sink, stream) = cx.stream()?;
+                let runtime = self.runtime.clone();
+                let started = thread::Builder::new()
+                    .name("stream".to_owned())
+                    .spawn(move || pass_on(&runtime, items, sink));
+                started
+                    .map_err(|error| host_fault(FaultCode::Io, format!("no thread for a stream: {error}")))?;
+                Ok(Called::Items(stream))
             }
         }
     }

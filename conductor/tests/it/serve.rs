@@ -143,3 +143,42 @@ fn a_client_that_goes_takes_its_call_along() {
     assert_eq!(place.run(["stop"]).with_code(0).stdout, "");
     running.wait().with_code(0);
 }
+
+#[test]
+fn items_of_a_stream_are_printed_as_they_come_and_stop_with_their_reader() {
+    let place = Place::new();
+    let file = place.path("log.txt");
+    std::fs::write(&file, "one\ntwo\n").expect("a file is written");
+    let arguments = |follow: bool| json!({ "path": file.to_str(), "follow": follow }).to_string();
+    let words = |more: &[&str], follow: bool| {
+        let call = ["call".to_owned(), "file-explorer.lines".to_owned(), arguments(follow)];
+        call.into_iter().chain(more.iter().map(ToString::to_string)).collect::<Vec<_>>()
+    };
+    let printed = place.path("printed.txt");
+    let running = place.start(["serve", "file-explorer"]);
+    eventually("it serves", || place.run(["ps"]).code == Some(0));
+    for more in [&["--alone"][..], &[]] {
+        assert_eq!(place.run(words(more, false)).with_code(0).stdout, "\"one\"\n\"two\"\n");
+        // One that goes on until its reader has enough.
+        std::fs::write(&file, "one\n").expect("a file is written");
+        let mut follower = place.conductor(words(more, true));
+        follower.stdout(std::fs::File::create(&printed).expect("it is written to"));
+        let mut follower = follower.spawn().expect("it starts");
+        let is_printed =
+            |expected: &str| std::fs::read_to_string(&printed).is_ok_and(|printed| printed == expected);
+        let mut expected = "\"one\"\n".to_owned();
+        eventually("the first comes", || is_printed(&expected));
+        for line in ["two", "three"] {
+            let mut appends = std::fs::File::options().append(true).open(&file).expect("it is there");
+            appends.write_all(format!("{line}\n").as_bytes()).expect("it is written");
+            expected.push_str(&format!("\"{line}\"\n"));
+            eventually("what is appended comes", || is_printed(&expected));
+        }
+        kill_process(Pid::from_child(&follower), Signal::INT).expect("it is ours");
+        assert_eq!(follower.wait().expect("it ends").code(), Some(130));
+        std::fs::write(&file, "one\ntwo\n").expect("a file is written");
+    }
+    // Nothing is left that reads.
+    eventually("nobody reads it", || state(&place, "file-explorer")["streams"] == 0);
+    drop(running);
+}

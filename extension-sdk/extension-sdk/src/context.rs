@@ -17,6 +17,7 @@ use ipc_protocol::{Fault, FaultCode, Retry};
 use ipc_transport::{Answer, CallError, Reply};
 use parking_lot::Mutex;
 
+use crate::stream::Writer;
 pub use artifact::{ArtifactIn, ArtifactOut};
 pub use host::{OtherExtension, State};
 pub use ipc_protocol::host_call::ArtifactInfo;
@@ -31,6 +32,12 @@ pub const PROGRESS_MESSAGE_BYTES_MAX: usize = 1 << 10;
 /// The way from a call to its host: where progress goes, and what the method asks for.
 pub(crate) trait ProgressSink: Send + Sync {
     fn progress(&self, call: u64, progress: Progress);
+
+    /// Begins a stream within `call`; `None`: nothing carries one.
+    fn begin_stream(&self, call: u64) -> Option<Result<Arc<dyn Writer>, Fault>> {
+        let _ = call;
+        None
+    }
 
     /// Whether the host can be asked for `method`.
     fn offers(&self, method: &str) -> bool {
@@ -153,6 +160,14 @@ impl fmt::Debug for Context {
 impl Context {
     pub(crate) fn new(call: Arc<CallState>, sink: Arc<dyn ProgressSink>) -> Self {
         Self { call, sink }
+    }
+
+    pub(crate) fn begin_stream(&self) -> Option<Result<Arc<dyn Writer>, Fault>> {
+        self.sink.begin_stream(self.call.id)
+    }
+
+    pub(crate) fn call_state(&self) -> Arc<CallState> {
+        Arc::clone(&self.call)
     }
 
     /// Whether the caller no longer wants the answer. It never becomes false again.

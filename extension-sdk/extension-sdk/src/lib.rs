@@ -55,7 +55,7 @@
 //! This crate must not know the host or the Pit, and it does without tokio and without C.
 //!
 //! Reading order: `interface` (what the macros generate is made of), [`definition`] (what an extension is),
-//! [`context`] (what a method is given), [`client`] (how others call), `arguments`, `schema`, `blob` (bytes and
+//! [`context`] (what a method is given), [`client`] (how others call), [`mod@stream`] (what follows a result), `arguments`, `schema`, `blob` (bytes and
 //! types), `mapping` (bytes of artifacts), `serve` (the running process), `loaded` (the same in the host's process), `logging`, `process` (the
 //! `main`), [`testing`].
 
@@ -76,6 +76,7 @@ mod process;
 mod schema;
 mod serve;
 mod service;
+pub mod stream;
 pub mod testing;
 
 pub use blob::Blob;

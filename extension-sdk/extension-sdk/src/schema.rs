@@ -9,6 +9,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value};
 
 use crate::interface::Sendable;
+use crate::stream::SCHEMA_KEY;
 
 /// The schemas of one method.
 #[doc(hidden)]
@@ -33,6 +34,20 @@ impl Schemas {
             hash.write(layout.as_bytes());
         }
         hash.0
+    }
+
+    /// Whether items may follow the result.
+    pub(crate) fn result_has_streams(&self) -> bool {
+        has_streams(&self.result)
+    }
+}
+
+/// Whether a stream stands anywhere in a schema.
+fn has_streams(schema: &Value) -> bool {
+    match schema {
+        Value::Object(object) => object.contains_key(SCHEMA_KEY) || object.values().any(has_streams),
+        Value::Array(schemas) => schemas.iter().any(has_streams),
+        _ => false,
     }
 }
 

@@ -44,7 +44,9 @@ pub(crate) fn method_table<T>(definition: &Definition<T>) -> Result<Vec<MethodTr
                 ));
             }
             debug_assert!(method.name.len() <= NAME_BYTES_MAX, "the macro checks names");
-            let mut entry = MethodEntry::new(method.name, (method.schemas)().hash());
+            let schemas = (method.schemas)();
+            let mut entry = MethodEntry::new(method.name, schemas.hash());
+            entry.streams = schemas.result_has_streams();
             entry.idempotent = method.is_idempotent;
             entry.pure = method.is_pure;
             table.push(MethodTraits { entry, is_async: method.is_async, is_fast: method.fast.is_some() });

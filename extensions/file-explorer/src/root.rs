@@ -20,19 +20,20 @@ pub(crate) fn resolve(path: &[u8]) -> Result<PathBuf, Fault> {
         ));
     }
     let path = Path::new(OsStr::from_bytes(path));
-    let failed = |error: io::Error| explain(path, &error);
+    let failed = |error: io::Error| explain(path, "folder", &error);
     let root = path.canonicalize().map_err(failed)?;
     // Opening it is what tells whether it is a folder that may be read.
     std::fs::read_dir(&root).map_err(failed)?;
     Ok(root)
 }
 
-fn explain(path: &Path, error: &io::Error) -> Fault {
+/// What is wrong with a path that is to be a `kind` (a folder, a file), and what to do.
+pub(crate) fn explain(path: &Path, kind: &str, error: &io::Error) -> Fault {
     let shown = path.display();
     let (code, text) = match error.kind() {
         ErrorKind::NotFound => (
             FaultCode::NotFound,
-            format!("there is no folder `{shown}`; check the path, it is case-sensitive"),
+            format!("there is no {kind} `{shown}`; check the path, it is case-sensitive"),
         ),
         ErrorKind::NotADirectory => {
             (FaultCode::InvalidArgument, format!("`{shown}` is not a folder; give the folder that it is in"))

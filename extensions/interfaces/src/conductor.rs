@@ -1,5 +1,6 @@
 //! What a conductor that stays up can be asked for, over its listening socket.
 
+use extension_sdk::stream::Stream;
 use extension_sdk::{Blob, Context, Fault};
 
 /// A conductor: `conductor serve`.
@@ -13,9 +14,10 @@ pub trait Conductor {
     #[method(idempotent)]
     fn why(&self, extension: String) -> Result<Explanation, Fault>;
 
-    /// Calls a method of an extension, which is started if it is not running. `arguments` and the result are MessagePack;
-    /// the time that this call has is the time of that one.
-    fn call(&self, cx: &Context, extension: String, method: String, arguments: Blob) -> Result<Blob, Fault>;
+    /// Calls a method of an extension, which is started if it is not running. `arguments`, the result and its items are
+    /// MessagePack; the time that this call has is the time of that one.
+    fn call(&self, cx: &Context, extension: String, method: String, arguments: Blob)
+    -> Result<Called, Fault>;
 
     /// Ends the instance of an extension in order. The next call starts another.
     #[method(idempotent)]
@@ -28,6 +30,16 @@ pub trait Conductor {
     /// Ends the conductor in order, and every extension with it. It may be over before the answer arrives.
     #[method(idempotent)]
     fn shut_down(&self) -> Result<(), Fault>;
+}
+
+/// What a call has given.
+#[extension_sdk::message]
+#[derive(Debug)]
+pub enum Called {
+    /// A value. Streams in it are lists.
+    Value(Blob),
+    /// The result is a stream, and these are its items.
+    Items(Stream<Blob>),
 }
 
 /// One extension.
@@ -52,6 +64,9 @@ pub struct ExtensionState {
     pub calls: u64,
     /// Answers that it owes.
     pub in_flight: u32,
+    /// Streams that it writes.
+    #[serde(default)]
+    pub streams: u32,
     /// How its last instance ended, if one has.
     pub last_end: Option<String>,
 }

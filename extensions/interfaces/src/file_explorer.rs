@@ -1,8 +1,9 @@
-//! Listing folders. Paths are bytes, as the system has them.
+//! Listing folders and reading files. Paths are bytes, as the system has them.
 
+use extension_sdk::stream::Stream;
 use extension_sdk::{Blob, Context, Fault};
 
-/// Lists folders.
+/// Lists folders and reads files.
 #[extension_sdk::interface]
 pub trait FileExplorer {
     /// Lists the regular files in a folder, sorted by the bytes of their paths.
@@ -14,6 +15,15 @@ pub trait FileExplorer {
     /// `PermissionDenied` if it may not be read.
     #[method(idempotent)]
     fn list(&self, cx: &Context, request: Listing) -> Result<Tree, Fault>;
+
+    /// The lines of a file, one after the other, without their ends. A line above 1 MiB comes in pieces.
+    ///
+    /// With `follow` it waits at the end for what is appended, until nobody reads any longer; a file that becomes shorter is
+    /// read from its beginning.
+    ///
+    /// Fails as `list` does; the stream ends with `Io` if the file cannot be read to its end.
+    #[method(idempotent)]
+    fn lines(&self, cx: &Context, path: Blob, #[serde(default)] follow: bool) -> Result<Stream<Blob>, Fault>;
 }
 
 /// What to list.

@@ -18,6 +18,7 @@ use ipc_protocol::limits::{CALL_DEPTH_MAX, STATE_BYTES_MAX};
 use ipc_protocol::{Fault, FaultCode, Origin, Retry};
 use ipc_transport::connection::{HostCall, HostCallFuture, HostCalls};
 use ipc_transport::scan::scan;
+use ipc_transport::stream::whole;
 use ipc_transport::{CallError, Caller, Encoded, OnOverload, Payload, Request};
 use serde::de::DeserializeOwned;
 use serde_bytes::ByteBuf;
@@ -199,7 +200,8 @@ async fn pass_on(caller: &Extension, call: HostCall) -> Result<Encoded, Fault> {
         progress: None,
         depth: call.depth + 1,
     });
-    let answer = reply.await.map_err(|error| match error {
+    // The channel to the one that asks has no streams of another's: it gets lists.
+    let answer = whole(reply, deadline).await.map_err(|error| match error {
         // What the other extension says goes back as it is.
         CallError::Fault(fault) => fault,
         error => {

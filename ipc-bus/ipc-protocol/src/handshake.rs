@@ -23,6 +23,9 @@ pub const FEATURE_HOST_CALLS: &str = "host-calls";
 /// The feature that brings descriptors from the host to the extension: see [`crate::Kind::Descriptor`].
 pub const FEATURE_DESCRIPTORS: &str = "descriptors";
 
+/// The feature that brings streams: see [`crate::stream`].
+pub const FEATURE_STREAMS: &str = "streams";
+
 /// The host's first frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -127,13 +130,16 @@ pub struct MethodEntry {
     /// Whether the same arguments always give the same result, so that it may be cached.
     #[serde(default)]
     pub pure: bool,
+    /// Whether its result may have streams in it, which whoever does not want them must drop.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub streams: bool,
 }
 
 impl MethodEntry {
-    /// A method that is neither idempotent nor pure.
+    /// A method that is neither idempotent nor pure, and has no streams.
     #[must_use]
     pub fn new(name: impl Into<String>, schema_hash: u64) -> Self {
-        Self { name: name.into(), schema_hash, idempotent: false, pure: false }
+        Self { name: name.into(), schema_hash, idempotent: false, pure: false, streams: false }
     }
 }
 

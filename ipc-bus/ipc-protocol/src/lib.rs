@@ -5,8 +5,8 @@
 //! `tests/golden/v1` decode for ever.
 //!
 //! Reading order: [`frame`] (the fixed header), [`handshake`] (who are you), [`control`] (the small
-//! messages beside calls), [`fault`] (what a failure says), [`host_call`] (what an extension asks of its host), [`describe`] (what `--describe` prints),
-//! [`limits`].
+//! messages beside calls), [`fault`] (what a failure says), [`host_call`] (what an extension asks of its host), [`stream`] (what
+//! follows a result), [`describe`] (what `--describe` prints), [`limits`].
 
 pub mod frame;
 pub mod handshake;
@@ -14,6 +14,7 @@ pub mod handshake;
 pub mod control;
 pub mod fault;
 pub mod host_call;
+pub mod stream;
 
 pub mod describe;
 pub mod limits;

@@ -27,6 +27,12 @@ pub const HOST_CALLS_IN_FLIGHT_MAX: u32 = 256;
 /// Calls of extensions, one within the other; a deeper one is refused.
 pub const CALL_DEPTH_MAX: u8 = 8;
 
+/// Streams that one side writes at a time on one connection.
+pub const STREAMS_MAX: u32 = 256;
+
+/// Bytes of a stream's items that its reader lets come before they are taken, unless it chooses otherwise.
+pub const STREAM_WINDOW_BYTES: u64 = 256 << 10;
+
 /// Bytes of the state that a host keeps for an extension.
 pub const STATE_BYTES_MAX: u64 = 64 << 10;
 

@@ -19,6 +19,7 @@ mod options;
 mod socket;
 mod state;
 mod statistics;
+mod streams;
 mod tasks;
 mod through_ring;
 
@@ -28,7 +29,8 @@ use std::time::{Duration, Instant};
 
 use ipc_protocol::control::Goodbye;
 use ipc_protocol::handshake::{
-    FEATURE_DESCRIPTORS, FEATURE_HOST_CALLS, FEATURE_RINGS, FEATURE_WINCODE, MethodEntry, Welcome,
+    FEATURE_DESCRIPTORS, FEATURE_HOST_CALLS, FEATURE_RINGS, FEATURE_STREAMS, FEATURE_WINCODE, MethodEntry,
+    Welcome,
 };
 use ipc_protocol::limits::IN_FLIGHT_CALLS_MAX;
 use parking_lot::{Mutex, MutexGuard};
@@ -61,6 +63,8 @@ struct Shared {
     welcome: Welcome,
     /// Whether both sides have the fast codec.
     has_wincode: bool,
+    /// Whether results may name streams.
+    has_streams: bool,
     /// Indices of the methods, sorted by name.
     by_name: Vec<u32>,
     epoch: u32,
@@ -232,8 +236,10 @@ pub async fn connect(
         hello.features.push(FEATURE_RINGS.to_owned());
         options.latency.as_str().clone_into(&mut hello.latency);
     }
-    if !hello.features.iter().any(|feature| feature == FEATURE_WINCODE) {
-        hello.features.push(FEATURE_WINCODE.to_owned());
+    for feature in [FEATURE_WINCODE, FEATURE_STREAMS] {
+        if !hello.features.iter().any(|other| other == feature) {
+            hello.features.push(feature.to_owned());
+        }
     }
     if let Some(host_calls) = &options.host_calls {
         hello.features.push(FEATURE_HOST_CALLS.to_owned());
@@ -260,12 +266,13 @@ pub async fn connect(
     });
     let has = |feature: &str| greeted.welcome.features.iter().any(|other| other == feature);
     // This side always has it: whoever brings typed values encodes and decodes them.
-    let has_wincode = has(FEATURE_WINCODE);
+    let (has_wincode, has_streams) = (has(FEATURE_WINCODE), has(FEATURE_STREAMS));
     let grants_descriptors = options.grants_descriptors && has(FEATURE_DESCRIPTORS);
     let host_calls = options.host_calls.filter(|_| has(FEATURE_HOST_CALLS));
     let shared = Arc::new_cyclic(|shared| Shared {
         socket: greeted.socket,
         has_wincode,
+        has_streams,
         welcome: greeted.welcome,
         by_name,
         epoch: hello.epoch,
@@ -326,6 +333,12 @@ impl Connection {
         self.shared().state.lock().in_flight()
     }
 
+    /// Streams that the extension writes, of results that may have been answered long ago.
+    #[must_use]
+    pub fn open_streams(&self) -> u32 {
+        self.shared().state.lock().open_streams()
+    }
+
     /// Since when the extension has owed the oldest answer that nobody waits for any longer: the time of the
     /// cancel that it was sent. `None`: it owes no such answer. How a hang shows: an extension that lives gives
     /// up what is cancelled.
@@ -378,8 +391,8 @@ impl Connection {
         self.shared().finish(state, &mut wake);
     }
 
-    /// Waits until nobody waits for an outcome: no call waits for room, and none is in flight but those that
-    /// were cancelled or expired.
+    /// Waits until nobody waits for an outcome: no call waits for room, none is in flight but those that were
+    /// cancelled or expired, and every stream has ended.
     ///
     /// # Cancel safety
     ///

@@ -79,6 +79,8 @@ pub struct Slot {
     pub is_hosting: bool,
     /// How many calls of extensions it serves, one within the other.
     pub depth: u8,
+    /// Whether its result may name streams, which somebody must read or drop.
+    pub has_streams: bool,
     /// Weak: a sink is foreign code, and must not be dropped under a lock.
     pub progress: Option<WeakProgressSink>,
 }
@@ -159,6 +161,7 @@ impl InFlight {
             slot.is_fast = false;
             slot.is_hosting = false;
             slot.depth = 0;
+            slot.has_streams = false;
             slot.progress = progress;
             return CallId::new(index, slot.generation);
         }
@@ -172,6 +175,7 @@ impl InFlight {
             is_fast: false,
             is_hosting: false,
             depth: 0,
+            has_streams: false,
             progress,
         });
         CallId::new(index, 1)

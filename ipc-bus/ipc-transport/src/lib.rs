@@ -15,6 +15,8 @@ pub mod codec;
 
 pub mod outcome;
 
+pub mod stream;
+
 mod told;
 
 pub mod caller;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ipc_protocol::{Codec, Fault, FaultCode};
 
-use crate::payload::{DecodeError, Encoded, Message, decode};
+use crate::payload::{DecodeError, EncodeError, Encoded, Message, decode};
+use crate::stream::{self, IncomingStream};
 
 /// The end of a call.
 pub type CallResult = Result<Answer, CallError>;
@@ -18,7 +19,9 @@ enum AnswerForm {
     Encoded(Encoded),
     /// Few bytes, in place: most answers are read once and soon, and need no memory of their own.
     Small(Small),
-    Typed(Box<dyn Any + Send>, fn(&dyn Any) -> Result<Encoded, crate::payload::EncodeError>),
+    /// What follows it comes through these.
+    Streaming(Encoded, Vec<IncomingStream>),
+    Typed(Box<dyn Any + Send>, fn(&dyn Any) -> Result<Encoded, EncodeError>),
 }
 
 /// LIMIT: bytes of an answer that lie in place.
@@ -52,6 +55,9 @@ impl std::fmt::Debug for Answer {
         match &self.0 {
             AnswerForm::Encoded(encoded) => f.debug_tuple("Answer").field(encoded).finish(),
             AnswerForm::Small(small) => f.debug_tuple("Answer").field(&small.to_encoded()).finish(),
+            AnswerForm::Streaming(encoded, streams) => {
+                f.debug_tuple("Answer").field(encoded).field(streams).finish()
+            }
             AnswerForm::Typed(..) => f.write_str("Answer(typed)"),
         }
     }
@@ -73,6 +79,66 @@ impl Answer {
         })
     }
 
+    /// An encoded result that names streams.
+    #[must_use]
+    pub fn streaming(encoded: Encoded, streams: Vec<IncomingStream>) -> Self {
+        if streams.is_empty() {
+            Self::encoded(encoded)
+        } else {
+            Self(AnswerForm::Streaming(encoded, streams))
+        }
+    }
+
+    /// Whether items follow.
+    #[must_use]
+    pub fn has_streams(&self) -> bool {
+        matches!(self.0, AnswerForm::Streaming(..))
+    }
+
+    /// The stream that the whole result is, for whoever takes items one by one and does not know their type.
+    ///
+    /// # Errors
+    ///
+    /// The answer as it was: it is no stream, or more than one.
+    pub fn into_stream(self) -> Result<IncomingStream, Self> {
+        match self.0 {
+            AnswerForm::Streaming(encoded, mut streams)
+                if streams.len() == 1 && encoded.bytes.len() == stream::NAME_BYTES =>
+            {
+                // INVARIANT: it is one.
+                streams.pop().ok_or(Self(AnswerForm::Streaming(encoded, streams)))
+            }
+            form => Err(Self(form)),
+        }
+    }
+
+    /// The same result with a list in the place of each stream, once all have ended. At once where there is none. The
+    /// deadline of the call does not count for it: whoever waits bounds it.
+    ///
+    /// # Errors
+    ///
+    /// How a stream ended, if not well; a fault `TooLarge` when all items together are above `bytes_max`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the streams, which tells their writers.
+    pub async fn collected(self, bytes_max: u64) -> Result<Self, CallError> {
+        match self.0 {
+            AnswerForm::Streaming(encoded, streams) => {
+                Ok(Self::encoded(stream::collect(encoded, streams, bytes_max).await?))
+            }
+            form => Ok(Self(form)),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn into_parts(self) -> (Encoded, Vec<IncomingStream>) {
+        match self.0 {
+            AnswerForm::Streaming(encoded, streams) => (encoded, streams),
+            _ => panic!("nothing follows it"),
+        }
+    }
+
     /// A result that stayed in the process.
     #[must_use]
     pub fn typed<T: Message>(value: T) -> Self {
@@ -91,6 +157,7 @@ impl Answer {
         match self.0 {
             AnswerForm::Encoded(encoded) => encoded.decode(),
             AnswerForm::Small(small) => decode(small.codec, small.as_slice()),
+            AnswerForm::Streaming(encoded, streams) => stream::claiming(streams, || encoded.decode()),
             AnswerForm::Typed(value, _) => {
                 value.downcast().map(|value| *value).map_err(|_| DecodeError::Type)
             }
@@ -119,11 +186,15 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// [`crate::payload::EncodeError`]: a typed result's `Serialize` failed.
-    pub fn into_encoded(self) -> Result<Encoded, crate::payload::EncodeError> {
+    /// [`EncodeError`]: a typed result's `Serialize` failed, or items follow: take it [`Self::collected`].
+    pub fn into_encoded(self) -> Result<Encoded, EncodeError> {
         match self.0 {
             AnswerForm::Encoded(encoded) => Ok(encoded),
             AnswerForm::Small(small) => Ok(small.to_encoded()),
+            AnswerForm::Streaming(..) => {
+                let why = "the result has streams, and bytes alone were asked for".to_owned();
+                Err(EncodeError(rmp_serde::encode::Error::Syntax(why)))
+            }
             AnswerForm::Typed(value, encode) => encode(&*value),
         }
     }
@@ -157,7 +228,7 @@ pub enum CallError {
     Cancelled,
     /// The arguments could not be encoded. The caller's fault; nothing was sent.
     #[error("the arguments could not be encoded")]
-    Encode(#[from] crate::payload::EncodeError),
+    Encode(#[from] EncodeError),
     /// The extension answered with something else than the interface says.
     #[error("the answer could not be decoded")]
     Decode(#[from] DecodeError),

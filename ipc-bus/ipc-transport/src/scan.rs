@@ -89,6 +89,11 @@ pub fn scan(bytes: &[u8]) -> Result<(), ScanError> {
     }
 }
 
+/// How many bytes the item at `at` has, without the items that it contains: those follow.
+pub(crate) fn item_length(bytes: &[u8], at: usize) -> Result<usize, ScanError> {
+    Ok(item_at(bytes, at)?.bytes)
+}
+
 struct Item {
     /// Of the item itself: marker, length and content, without its children.
     bytes: usize,

@@ -116,10 +116,13 @@ impl Server {
             )),
             _ => Ok(codec),
         });
-        match result {
+        let has_result = result.is_ok();
+        let queued = match result {
             Ok(codec) => self.output.append_reply(id, codec, scratch, flush),
             Err(fault) => self.output.append_fault(id, &fault),
-        }
+        };
+        self.streams.answered(self, id, has_result);
+        queued
     }
 
     /// Takes an answered call off the table.

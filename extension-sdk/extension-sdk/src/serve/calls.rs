@@ -48,7 +48,15 @@ struct State {
     running: HashMap<u64, Arc<CallState>, BuildHasherDefault<IdHasher>>,
     /// Calls to come that have descriptors, which nobody takes here.
     with_descriptors: VecDeque<u64>,
+    /// Streams that calls have left behind.
+    streams: usize,
     is_draining: bool,
+}
+
+impl State {
+    fn is_drained(&self) -> bool {
+        self.is_draining && self.running.is_empty() && self.streams == 0
+    }
 }
 
 /// Why a call is not begun.
@@ -109,7 +117,19 @@ impl Calls {
     pub(super) fn end(&self, id: u64) -> bool {
         let mut state = self.state.lock();
         state.running.remove(&id);
-        state.is_draining && state.running.is_empty()
+        state.is_drained()
+    }
+
+    /// A stream begins, within a call that is not answered.
+    pub(super) fn begin_stream(&self) {
+        self.state.lock().streams += 1;
+    }
+
+    /// A stream has ended. Returns whether that was the end of a drain.
+    pub(super) fn end_stream(&self) -> bool {
+        let mut state = self.state.lock();
+        state.streams -= 1;
+        state.is_drained()
     }
 
     pub(super) fn cancel(&self, id: u64) {
@@ -127,7 +147,7 @@ impl Calls {
     pub(super) fn drain(&self) -> bool {
         let mut state = self.state.lock();
         state.is_draining = true;
-        state.running.is_empty()
+        state.is_drained()
     }
 
     /// How many there are, and the age of the oldest.
@@ -157,6 +177,13 @@ mod tests {
         assert!(!calls.end(1));
         assert!(calls.end(2));
         assert!(Calls::new(8).drain());
+        // A stream that a call has left behind holds it up as well.
+        let calls = Calls::new(8);
+        assert_eq!(calls.begin(&call(1)), Ok(()));
+        calls.begin_stream();
+        assert!(!calls.end(1));
+        assert!(!calls.drain());
+        assert!(calls.end_stream());
     }
 
     #[test]

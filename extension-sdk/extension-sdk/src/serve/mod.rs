@@ -14,7 +14,7 @@
 //! leave with one write ([`output`]).
 //!
 //! Reading order: [`calls`], [`pace`], [`output`], [`answer`] (one call), [`host_calls`] (what it asks of the
-//! host), [`workers`], [`role`] (who reads),
+//! host), [`streams`] (what follows its answer), [`workers`], [`role`] (who reads),
 //! [`reader`], [`keeper`]. This module must not know how the process came by its channel.
 
 mod answer;
@@ -28,6 +28,7 @@ pub(crate) mod pace;
 mod reader;
 mod ring_input;
 mod role;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod workers;
@@ -41,7 +42,7 @@ use std::time::{Duration, Instant};
 
 use ipc_protocol::control::{Goodbye, LogRecord};
 use ipc_protocol::handshake::{
-    FEATURE_DESCRIPTORS, FEATURE_HOST_CALLS, FEATURE_RINGS, FEATURE_WINCODE, Ready,
+    FEATURE_DESCRIPTORS, FEATURE_HOST_CALLS, FEATURE_RINGS, FEATURE_STREAMS, FEATURE_WINCODE, Ready,
 };
 use ipc_protocol::limits::WELCOME_TIMEOUT_MS;
 use ipc_protocol::{Fault, Kind};
@@ -61,6 +62,7 @@ use pace::Pace;
 use reader::Reading;
 use ring_input::{Descriptors, RingInput};
 use role::Role;
+use streams::Streams;
 use workers::Workers;
 
 /// How long the host may take to grant shared memory that it has offered.
@@ -104,6 +106,7 @@ struct Server {
     output: Arc<Output>,
     calls: Calls,
     host_calls: HostCalls,
+    streams: Streams,
     workers: Workers,
     role: Role,
     reading: Mutex<Reading>,
@@ -153,6 +156,9 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
     if table.iter().any(|method| method.is_fast) {
         accepted.features.push(FEATURE_WINCODE.to_owned());
     }
+    if table.iter().any(|method| method.entry.streams) {
+        accepted.features.push(FEATURE_STREAMS.to_owned());
+    }
     let entries = table.iter().map(|method| method.entry.clone()).collect();
     // Every host that grants rings can do without them.
     accepted.features.extend([FEATURE_RINGS, FEATURE_HOST_CALLS, FEATURE_DESCRIPTORS].map(str::to_owned));
@@ -183,6 +189,7 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
         }
     };
     let has_wincode = accepted.is_agreed(FEATURE_WINCODE);
+    let streams = Streams::new(accepted.is_agreed(FEATURE_STREAMS));
     let descriptors = Descriptors::new(accepted.is_agreed(FEATURE_DESCRIPTORS));
     let asks_host = accepted.is_agreed(FEATURE_HOST_CALLS);
     let host_methods = if asks_host { hello.host_methods.clone() } else { Vec::new() };
@@ -210,6 +217,7 @@ pub(crate) fn serve<T: Send + Sync + 'static>(
         output,
         calls: Calls::new(embedding.in_flight_max(hello.in_flight_max)),
         host_calls: HostCalls::new(host_methods),
+        streams,
         workers: Workers::default(),
         role: Role::default(),
         reading: Mutex::new(Reading::new(frames, ring, descriptors)),
@@ -269,6 +277,7 @@ impl Server {
     fn close(&self) {
         self.output.close();
         self.host_calls.close();
+        self.streams.close();
         self.workers.close();
         self.role.close();
     }

@@ -32,6 +32,7 @@ use super::keeper::Keeper;
 use super::{Server, host_calls};
 use crate::block_on::block_on;
 use crate::context::{Grant, ProgressSink};
+use crate::stream::Writer;
 
 /// Answers of one batch of calls are written when they are as many bytes, even if more calls are there.
 pub(super) const COALESCED_BYTES_MAX: usize = 64 << 10;
@@ -246,12 +247,22 @@ impl Output {
 
     /// Appends a host call.
     pub(super) fn append_host_call(&self, header: Header, arguments: Vec<u8>) {
-        let header = Header { epoch: self.epoch, ..header };
-        if arguments.len() <= COPIED_RESULT_BYTES_MAX {
-            self.append(|pending| append_frame(&mut pending.bytes, header, &arguments));
+        self.append_payload(Header { epoch: self.epoch, ..header }, arguments);
+    }
+
+    fn append_payload(&self, header: Header, body: Vec<u8>) {
+        if body.len() <= COPIED_RESULT_BYTES_MAX {
+            self.append(|pending| append_frame(&mut pending.bytes, header, &body));
         } else {
-            self.append(|pending| pending.push_large(header, &Bytes::from(arguments)));
+            self.append(|pending| pending.push_large(header, &Bytes::from(body)));
         }
+    }
+
+    /// Appends an item of a stream.
+    pub(super) fn append_stream_item(&self, stream: u64, item: Vec<u8>) {
+        let header =
+            Header { codec: Codec::MessagePack, ..Header::new(Kind::StreamData, self.epoch, stream) };
+        self.append_payload(header, item);
     }
 
     /// Appends a frame without a body.
@@ -434,6 +445,12 @@ impl ProgressSink for Output {
     fn progress(&self, call: u64, progress: Progress) {
         self.append_control(Kind::Progress, call, &progress);
         self.keeper.flush_soon();
+    }
+
+    fn begin_stream(&self, call: u64) -> Option<Result<Arc<dyn Writer>, Fault>> {
+        let server = self.server()?;
+        let begun = server.streams.begin(&server, call)?;
+        Some(begun.map(|written| written as _))
     }
 
     fn offers(&self, method: &str) -> bool {

@@ -250,8 +250,9 @@ fn act(
         }
         // The host's last frame: the end of the channel follows.
         Kind::Goodbye => {}
-        // There are no streams here: whoever writes to one or reads from one is told that it is over.
+        // Nobody writes to this side: whoever does is told that it is over.
         Kind::StreamData => server.output.append_bare(Kind::StreamDrop, id),
+        Kind::StreamCredit if server.streams.are_agreed() => server.streams.granted(server, id, header.aux),
         Kind::StreamCredit => {
             let fault = Fault::new(FaultCode::Unsupported, "this extension has no streams");
             server.output.append_control(Kind::StreamEnd, id, &fault);
@@ -272,8 +273,9 @@ fn act(
             let body = owned.unwrap_or_else(|| Bytes::copy_from_slice(&local.body));
             server.host_calls.answered(*header, body)?;
         }
+        Kind::StreamDrop => server.streams.dropped(server, id),
         // Of things that this extension never began.
-        Kind::StreamEnd | Kind::StreamDrop | Kind::Descriptor | Kind::SegmentReturn => {}
+        Kind::StreamEnd | Kind::Descriptor | Kind::SegmentReturn => {}
         Kind::Hello
         | Kind::Welcome
         | Kind::Ready

@@ -22,6 +22,7 @@ use super::pace::Pace;
 use super::reader::Reading;
 use super::ring_input::Descriptors;
 use super::role::Role;
+use super::streams::Streams;
 use super::workers::Workers;
 use super::{Embedding, End, Method, Output, ServeError, Server, serve};
 use crate::context::Context;
@@ -145,6 +146,7 @@ pub(super) fn server(channel: UnixStream, service: impl Service + 'static) -> Ar
         output: Arc::new(Output::new(channel, 1, Arc::clone(&keeper))),
         calls: Calls::new(1000),
         host_calls: HostCalls::new(vec!["call".to_owned()]),
+        streams: Streams::new(true),
         workers: Workers::default(),
         role: Role::default(),
         reading: Mutex::new(Reading::new(FrameBuffer::new(1 << 20), None, Descriptors::new(false))),

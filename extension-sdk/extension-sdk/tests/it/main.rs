@@ -1,4 +1,5 @@
-//! What an author meets beside a running extension: the compiler's errors, and the codecs.
+//! What an author meets beside a running extension: the compiler's errors, the codecs, and streams.
 
 mod compile;
 mod fast;
+mod streams;

@@ -150,3 +150,31 @@ fn a_broken_gitignore_is_a_problem_and_the_rest_of_it_counts() {
     assert_eq!(tree.problems.len(), 1);
     assert!(tree.problems[0].error.contains("{a"), "{:?}", tree.problems);
 }
+
+/// All that comes until the stream ends.
+fn lines(path: &Path) -> Vec<Vec<u8>> {
+    let mut lines = explorer().lines(blob(path), false).wait().expect("it is read");
+    std::iter::from_fn(|| lines.wait()).map(|line| line.expect("a line").0).collect()
+}
+
+#[test]
+fn lines_are_the_bytes_between_ends_of_lines() {
+    let folder = folder(&[]);
+    let file = folder.path().join("file");
+    let long = vec![b'x'; (1 << 20) + 5];
+    for (content, expected) in [
+        (&b""[..], &[][..]),
+        (b"\n", &[&b""[..]]),
+        (b"a\n\nb\xff", &[b"a", b"", b"b\xff"]),
+        (b"a\r\n", &[b"a\r"]),
+        (&long, &[&long[..1 << 20], b"xxxxx"]),
+    ] {
+        fs::write(&file, content).expect("a file is written");
+        assert_eq!(lines(&file), expected, "{:?}", content.escape_ascii().to_string().get(..20));
+    }
+    let missing = testing::fault(explorer().lines(blob(&folder.path().join("none")), false));
+    assert_eq!(missing.code, FaultCode::NotFound);
+    assert!(missing.message.starts_with("there is no file `"), "{}", missing.message);
+    let wrong = testing::fault(explorer().lines(blob(folder.path()), false));
+    assert_eq!(wrong.code, FaultCode::InvalidArgument);
+}

@@ -338,7 +338,7 @@ impl Incarnation<'_> {
                 hang = &mut hung => return (Reason::Hung(hang), None),
                 () = expired.notified() => {
                     // A long call is use, though nobody touches anything meanwhile.
-                    if connection.in_flight() == 0 {
+                    if connection.in_flight() == 0 && connection.open_streams() == 0 {
                         return (stopping("idle"), None);
                     }
                     self.watch_idleness(endpoint, expired);

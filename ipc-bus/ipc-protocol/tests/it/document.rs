@@ -55,6 +55,8 @@ fn limits_stand_there_with_their_values() {
         ("IN_FLIGHT_CALLS_MAX", limits::IN_FLIGHT_CALLS_MAX.into()),
         ("HOST_CALLS_IN_FLIGHT_MAX", limits::HOST_CALLS_IN_FLIGHT_MAX.into()),
         ("CALL_DEPTH_MAX", limits::CALL_DEPTH_MAX.into()),
+        ("STREAMS_MAX", limits::STREAMS_MAX.into()),
+        ("STREAM_WINDOW_BYTES", limits::STREAM_WINDOW_BYTES),
         ("STATE_BYTES_MAX", limits::STATE_BYTES_MAX),
         ("QUEUED_BYTES_DEFAULT", limits::QUEUED_BYTES_DEFAULT),
         ("PARTIAL_MESSAGES_MAX", limits::PARTIAL_MESSAGES_MAX as u64),

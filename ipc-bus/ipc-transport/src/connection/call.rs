@@ -9,6 +9,7 @@ use ipc_protocol::{Codec, Fault, FaultCode, Origin};
 
 use super::Connection;
 use super::state::NewCall;
+use super::streams::{names_of, with_streams};
 use crate::caller::{Caller, ProgressSink, Reply, Request};
 use crate::in_flight::CallId;
 use crate::outcome::{CallError, CallResult};
@@ -36,9 +37,20 @@ impl Caller for Connection {
             return Reply::ready(Err(CallError::Fault(fault)));
         };
         let Request { deadline, made_at, on_overload, progress, depth, .. } = request;
+        let has_streams = shared.has_streams && shared.welcome.methods[method as usize].streams;
         let begin = |codec: Codec, body: QueuedBody<'_>| {
             let progress = progress.as_ref().map(ProgressSink::downgrade);
-            shared.begin(&NewCall { made_at, method, codec, body, deadline, on_overload, progress, depth })
+            shared.begin(&NewCall {
+                made_at,
+                method,
+                codec,
+                body,
+                deadline,
+                on_overload,
+                progress,
+                depth,
+                has_streams,
+            })
         };
         let begun = match request.payload {
             Payload::Encoded(encoded) => match encoded.codec {
@@ -72,7 +84,13 @@ impl Caller for Connection {
         match begun {
             Ok(id) => {
                 let connection = self.clone();
-                Reply::in_flight(InFlightReply { connection, id, is_over: false, _progress: progress })
+                Reply::in_flight(InFlightReply {
+                    connection,
+                    id,
+                    is_over: false,
+                    has_streams,
+                    _progress: progress,
+                })
             }
             Err(error) => Reply::ready(Err(error)),
         }
@@ -84,6 +102,8 @@ pub(crate) struct InFlightReply {
     connection: Connection,
     id: CallId,
     is_over: bool,
+    /// Whether the result may name streams.
+    has_streams: bool,
     /// Who hears of its progress, as long as this is here.
     _progress: Option<ProgressSink>,
 }
@@ -99,7 +119,12 @@ impl Future for InFlightReply {
             None => shared.state.lock().poll(self.id, cx.waker()),
         };
         self.is_over = result.is_ready();
-        result
+        match result {
+            Poll::Ready(Ok(answer)) if self.has_streams => {
+                Poll::Ready(with_streams(&self.connection, answer))
+            }
+            result => result,
+        }
     }
 }
 
@@ -108,6 +133,12 @@ impl Drop for InFlightReply {
         if !self.is_over {
             let shared = self.connection.shared();
             let mut state = shared.state.lock();
+            if self.has_streams
+                && let Some(Ok(answer)) = state.take_outcome(self.id)
+                && let Ok(encoded) = answer.into_encoded()
+            {
+                state.refuse_streams(names_of(&encoded));
+            }
             state.abandon(self.id);
             shared.finish(state, &mut Vec::new());
         }

@@ -9,7 +9,7 @@ use parking_lot::MutexGuard;
 
 use super::allowance::Allowance;
 use super::state::State;
-use super::{PeerEvents, Shared};
+use super::{PeerEvents, Shared, streams};
 use crate::framing::{Body, FrameBuffer, FrameRef, Violation};
 use crate::in_flight::CallId;
 use crate::outcome::{Answer, CallError, CallResult};
@@ -74,6 +74,9 @@ pub(super) fn deliver(
                 Kind::Reply => held.get_or_insert_with(|| shared.state.lock()).is_awaited(id),
                 // Refused, or a violation, whatever it says.
                 Kind::HostCall => shared.hosted.is_some(),
+                Kind::StreamData => {
+                    shared.has_streams && held.get_or_insert_with(|| shared.state.lock()).reads_stream(id)
+                }
                 kind => !kind.carries_payload(),
             }
         };
@@ -106,6 +109,11 @@ pub(super) fn deliver(
                     heard.has_host_call = true;
                     hosted.hear(shared, frame)
                 }
+                (_, Kind::StreamData | Kind::StreamEnd | Kind::StreamCredit | Kind::StreamDrop)
+                    if shared.has_streams =>
+                {
+                    streams::hear(shared, frame, wake)
+                }
                 _ => other(shared, &frame, events, heard),
             }
         };
@@ -136,16 +144,7 @@ fn answer(state: &mut State, frame: FrameRef<'_>, wake: &mut Vec<Waker>) -> Resu
         id,
         move |is_fast| {
             if kind == Kind::Fault {
-                let Fault { code, origin, retry, message, .. } = frame.decode()?;
-                // An extension speaks for itself, or for the channel below it, and never for its host.
-                let origin = if origin == Origin::Transport { origin } else { Origin::Extension };
-                let retry = match frame.header.aux {
-                    0 => retry,
-                    after_ms => Retry::AfterMs(u32::try_from(after_ms).unwrap_or(u32::MAX)),
-                };
-                // `new` holds the message to its limit, whatever the peer sent.
-                let fault = Fault::new(code, message).with_origin(origin).with_retry(retry);
-                return Ok(Err(CallError::from(fault)));
+                return Ok(Err(CallError::from(fault_of(frame.decode()?, frame.header.aux))));
             }
             // It was skipped, as nobody waited for it when it began: the peer guessed an id that was given since.
             if frame.body.as_slice().len() != frame.header.length as usize {
@@ -162,6 +161,19 @@ fn answer(state: &mut State, frame: FrameRef<'_>, wake: &mut Vec<Waker>) -> Resu
         },
         wake,
     )
+}
+
+/// A fault of the extension's, held to what it may say; `aux` is the header's.
+pub(super) fn fault_of(fault: Fault, aux: u64) -> Fault {
+    let Fault { code, origin, retry, message, .. } = fault;
+    // An extension speaks for itself, or for the channel below it, and never for its host.
+    let origin = if origin == Origin::Transport { origin } else { Origin::Extension };
+    let retry = match aux {
+        0 => retry,
+        after_ms => Retry::AfterMs(u32::try_from(after_ms).unwrap_or(u32::MAX)),
+    };
+    // `new` holds the message to its limit, whatever the peer sent.
+    Fault::new(code, message).with_origin(origin).with_retry(retry)
 }
 
 /// Refuses what only features bring that this side does not offer.

@@ -15,6 +15,7 @@
 
 mod ends;
 mod hosting;
+mod streams;
 mod to_ring;
 
 use std::collections::VecDeque;
@@ -33,6 +34,7 @@ use crate::outgoing::{Batch, Outgoing, QueuedBody};
 use crate::payload::Encoded;
 use crate::ring::RingWriter;
 pub(super) use hosting::{NotServed, Served};
+use streams::Streams;
 pub(super) use to_ring::Flushed;
 
 /// LIMIT: calls of one connection that wait for room.
@@ -114,6 +116,7 @@ pub(super) struct State {
     watchers: u32,
     /// Calls that are over and had host calls, of which nobody was told yet.
     over_hosting: Vec<CallId>,
+    streams: Streams,
     statistics: ConnectionStatistics,
 }
 
@@ -128,6 +131,8 @@ pub(super) struct NewCall<'a> {
     pub(super) on_overload: OnOverload,
     pub(super) progress: Option<WeakProgressSink>,
     pub(super) depth: u8,
+    /// Whether its result may name streams.
+    pub(super) has_streams: bool,
 }
 
 impl State {
@@ -154,6 +159,7 @@ impl State {
             timer_moved: false,
             watchers: 0,
             over_hosting: Vec::new(),
+            streams: Streams::default(),
             statistics: ConnectionStatistics::default(),
         }
     }
@@ -187,7 +193,7 @@ impl State {
     /// Whether nobody waits for an outcome. Answers that are still owed and nobody wants do not count: an
     /// extension that never gives up what was cancelled would hold up every stop.
     pub(super) fn is_idle(&self) -> bool {
-        self.calls.awaited() == 0 && self.waiting_live == 0
+        self.calls.awaited() == 0 && self.waiting_live == 0 && self.open_streams() == 0
     }
 
     pub(super) fn statistics_mut(&mut self) -> &mut ConnectionStatistics {
@@ -201,6 +207,7 @@ impl State {
             in_flight: self.calls.sent(),
             unanswered: self.calls.unanswered(),
             waiting: self.waiting_live,
+            streams: self.open_streams(),
             ..self.statistics
         }
     }
@@ -232,9 +239,7 @@ impl State {
         }
         if !is_lost && self.waiting_live == 0 && self.has_room(length) {
             let id = self.calls.insert(call.deadline, call.progress.clone());
-            if call.depth > 0 {
-                self.nest(id, call.depth);
-            }
+            self.mark(id, call);
             self.arm_timer(call.deadline);
             self.send(id, call.method, call.codec, call.body, call.deadline - now);
             return Ok(id);
@@ -261,9 +266,7 @@ impl State {
             ));
         }
         let id = self.calls.insert(call.deadline, call.progress.clone());
-        if call.depth > 0 {
-            self.nest(id, call.depth);
-        }
+        self.mark(id, call);
         self.arm_timer(call.deadline);
         if let Some(slot) = self.calls.get_mut(id) {
             let bytes = if is_lost { Bytes::new() } else { call.body.to_bytes() };
@@ -273,6 +276,15 @@ impl State {
         self.waiting_live += 1;
         self.waiting_bytes += kept;
         Ok(id)
+    }
+
+    /// Writes down what most calls do not have.
+    fn mark(&mut self, id: CallId, call: &NewCall<'_>) {
+        if (call.depth > 0 || call.has_streams)
+            && let Some(slot) = self.calls.get_mut(id)
+        {
+            (slot.depth, slot.has_streams) = (call.depth, call.has_streams);
+        }
     }
 
     /// The call's outcome, if it is here.

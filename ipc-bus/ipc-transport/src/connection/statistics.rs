@@ -40,6 +40,8 @@ pub struct ConnectionStatistics {
     pub unanswered: u32,
     /// Calls that wait for room now.
     pub waiting: u32,
+    /// Streams that the extension writes now.
+    pub streams: u32,
 }
 
 impl ConnectionStatistics {

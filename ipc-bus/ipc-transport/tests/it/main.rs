@@ -23,6 +23,8 @@ mod over_socket {
     mod host_calls;
     #[path = "hostile.rs"]
     mod hostile;
+    #[path = "streams.rs"]
+    mod streams;
 }
 
 /// The same through shared memory.
@@ -36,4 +38,6 @@ mod over_rings {
     mod host_calls;
     #[path = "hostile.rs"]
     mod hostile;
+    #[path = "streams.rs"]
+    mod streams;
 }

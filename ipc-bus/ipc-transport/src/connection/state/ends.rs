@@ -8,6 +8,7 @@ use ipc_protocol::Kind;
 use super::{Phase, State};
 use crate::caller::ProgressSink;
 use crate::connection::CloseReason;
+use crate::connection::streams::names_of;
 use crate::framing::Violation;
 use crate::in_flight::{CallId, CallerSide, PeerSide};
 use crate::outcome::{CallError, CallResult, Cause};
@@ -126,6 +127,7 @@ impl State {
             }
         }
         let was_hosting = slot.is_hosting;
+        let mut unwanted = None;
         let result = match slot.caller {
             CallerSide::Listening(_) => {
                 self.statistics.answers += 1;
@@ -133,9 +135,17 @@ impl State {
             }
             CallerSide::Ended(_) | CallerSide::Gone => {
                 self.statistics.late += 1;
+                if slot.has_streams {
+                    unwanted = Some(result(slot.is_fast)?);
+                }
                 None
             }
         };
+        if let Some(Ok(answer)) = unwanted
+            && let Ok(encoded) = answer.into_encoded()
+        {
+            self.refuse_streams(names_of(&encoded));
+        }
         self.calls.answer(call, result, wake);
         if was_hosting {
             self.over_hosting.push(call);
@@ -146,11 +156,11 @@ impl State {
         Ok(())
     }
 
-    /// Whether somebody waits for the answer with this id.
+    /// Whether somebody waits for the answer with this id, or must see what it names.
     pub(in crate::connection) fn is_awaited(&mut self, id: u64) -> bool {
         self.calls
             .get_mut(CallId::from_wire(id))
-            .is_some_and(|slot| matches!(slot.caller, CallerSide::Listening(_)))
+            .is_some_and(|slot| slot.has_streams || matches!(slot.caller, CallerSide::Listening(_)))
     }
 
     /// Who hears how far a call is, if anybody does; `None`: the peer does not run it.
@@ -197,6 +207,7 @@ impl State {
         let cause = self.cause.take().unwrap_or_else(|| reason.cause());
         self.phase = Phase::Ended(reason, cause.clone());
         self.fail_waiting(&cause, wake);
+        self.end_streams(&cause, wake);
         let taken = self.outgoing.taken();
         let mut over = Vec::new();
         for (id, slot) in self.calls.iter_mut() {

@@ -59,13 +59,6 @@ impl State {
         })
     }
 
-    /// Says of a new call how many others it serves.
-    pub(super) fn nest(&mut self, id: CallId, depth: u8) {
-        if let Some(slot) = self.calls.get_mut(id) {
-            slot.depth = depth;
-        }
-    }
-
     /// The calls that are over and had host calls, since this was asked last.
     pub(in crate::connection) fn take_over_hosting(&mut self) -> Vec<CallId> {
         std::mem::take(&mut self.over_hosting)
