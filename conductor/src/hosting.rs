@@ -67,6 +67,7 @@ impl Hosting {
         let mut options = HostOptions::new(LauncherProgram::CurrentExe);
         options.expiry = Some(Arc::new(StaleExpiry::new(expiring.clone(), pools.cloned())));
         options.storage = Some(Arc::new(storage));
+        options.uses_control_groups = settings.uses_control_groups;
         let began = std::time::Instant::now();
         let host = Host::new(options)?;
         let (has_ended, end) = oneshot::channel();

@@ -15,7 +15,7 @@ use super::serve::rendezvous_failure;
 use super::table::{Table, write_json};
 use super::{Surroundings, stdout_failed};
 use crate::exit::{Exit, Failure};
-use crate::progress::human_time;
+use crate::progress::{human_bytes, human_time};
 use crate::serving::folder;
 
 /// How long a question may take. To stop an extension takes as long as its own end.
@@ -56,16 +56,27 @@ pub(super) async fn ps(surroundings: &Surroundings) -> Result<Exit, Failure> {
         write_json(&states.iter().map(document_of).collect::<Vec<_>>()).map_err(stdout_failed)?;
         return Ok(Exit::Success);
     }
-    let headings =
-        ["NAME", "VERSION", "STATE", "PID", "GENERATION", "RESTARTS", "CALLS", "IN FLIGHT", "LAST END"];
+    let headings = [
+        "NAME",
+        "VERSION",
+        "STATE",
+        "PID",
+        "GENERATION",
+        "RESTARTS",
+        "CALLS",
+        "IN FLIGHT",
+        "MEMORY",
+        "LAST END",
+    ];
     let mut table = Table::new(&headings);
     for state in states {
         let pid = state.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
         let last_end = state.last_end.unwrap_or_else(|| "-".to_owned());
+        let memory = state.memory_bytes.map_or_else(|| "-".to_owned(), human_bytes);
         let ExtensionState { name, version, state, generation, restarts, calls, in_flight, .. } = state;
         let numbers =
             [generation.to_string(), restarts.to_string(), calls.to_string(), in_flight.to_string()];
-        table.row([name, version, state, pid].into_iter().chain(numbers).chain([last_end]));
+        table.row([name, version, state, pid].into_iter().chain(numbers).chain([memory, last_end]));
     }
     table.write(io::stdout().lock()).map_err(stdout_failed)?;
     Ok(Exit::Success)
@@ -75,7 +86,8 @@ fn document_of(state: &ExtensionState) -> Value {
     json!({
         "name": state.name, "version": state.version, "tier": state.tier, "state": state.state, "pid": state.pid,
         "generation": state.generation, "restarts": state.restarts, "calls": state.calls,
-        "in-flight": state.in_flight, "streams": state.streams, "last-end": state.last_end,
+        "in-flight": state.in_flight, "streams": state.streams, "limits": state.limits,
+        "memory-bytes": state.memory_bytes, "tasks": state.tasks, "processor-ms": state.processor_ms, "last-end": state.last_end,
     })
 }
 
@@ -113,6 +125,17 @@ fn tell(explanation: &Explanation, mut out: impl io::Write) -> io::Result<()> {
         writeln!(out, "streams   {}", extension.streams)?;
     }
     writeln!(out, "restarts  {}", extension.restarts)?;
+    if let Some(bytes) = extension.memory_bytes {
+        let (tasks, time) = (extension.tasks, human_time(Duration::from_millis(extension.processor_ms)));
+        let memory = human_bytes(bytes);
+        writeln!(
+            out,
+            "uses      {memory} of memory, {tasks} processes and threads, {time} of processor so far"
+        )?;
+    }
+    if extension.limits != "none" {
+        writeln!(out, "limits    held by {}", line(&extension.limits))?;
+    }
     if ends.is_empty() {
         return writeln!(out, "no instance of it has ended");
     }

@@ -148,6 +148,21 @@ pub(crate) const KEYS: &[Key] = &[
         },
         get: |settings| json!(settings.in_process),
     },
+    Key {
+        name: "control-groups",
+        variable: "SYMPHONY_CONTROL_GROUPS",
+        takes: "\"auto\" or \"off\"",
+        about: "whether limits are held by control groups",
+        set: |settings, values, _| {
+            settings.uses_control_groups = match text(values)? {
+                "auto" => true,
+                "off" => false,
+                _ => return None,
+            };
+            Some(())
+        },
+        get: |settings| json!(if settings.uses_control_groups { "auto" } else { "off" }),
+    },
 ];
 
 fn one(values: &[OsString]) -> Option<&OsStr> {

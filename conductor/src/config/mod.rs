@@ -62,6 +62,8 @@ pub struct Settings {
     pub build_profile: String,
     /// Extensions that run in the conductor's own process, by their names: their code is trusted as the conductor's.
     pub in_process: Vec<String>,
+    /// Whether limits of extensions are held by control groups, where they can be used.
+    pub uses_control_groups: bool,
 }
 
 impl Default for Settings {
@@ -78,6 +80,7 @@ impl Default for Settings {
             cores: u32::try_from(cores).unwrap_or(u32::MAX),
             build_profile: "release".to_owned(),
             in_process: Vec::new(),
+            uses_control_groups: true,
         }
     }
 }

@@ -23,8 +23,7 @@ pub(super) fn check() -> Check {
 
 /// `look` says of the folder of a group whether it can be written to, and which controllers it has.
 fn judge(mounts: &[Mount], own: &str, look: impl Fn(&Path) -> (bool, String)) -> Check {
-    const FOLLOWS: &str =
-        "what extensions use of the machine cannot be limited for all their processes together";
+    const FOLLOWS: &str = "limits of extensions are held by looking every 100 ms: what is shorter passes, and the processor is not held";
     let unified = mounts.iter().find(|mount| mount.kind == "cgroup2");
     if let Some(mount) = unified {
         let (is_writable, controllers) = look(&folder(mount, own, ""));

@@ -77,8 +77,16 @@ fn state_of(snapshot: &ExtensionSnapshot) -> ExtensionState {
         calls: snapshot.calls,
         in_flight: snapshot.connection.map_or(0, |connection| connection.in_flight),
         streams: snapshot.connection.map_or(0, |connection| connection.streams),
+        limits: snapshot.held_by.to_string(),
+        memory_bytes: snapshot.usage.map(|usage| usage.memory_bytes),
+        tasks: snapshot.usage.map_or(0, |usage| usage.tasks),
+        processor_ms: snapshot.usage.map_or(0, |usage| milliseconds(usage.processor)),
         last_end: snapshot.past_ends.last().map(|end| end.report.to_string()),
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A failed call in the terms of a fault: one more hop lies between.
@@ -161,7 +169,7 @@ impl Conductor for ConductorService {
         let now = self.began.elapsed();
         let ends = snapshot.past_ends.iter().map(|end| PastEnd {
             generation: end.instance.generation(),
-            ago_ms: u64::try_from(now.saturating_sub(end.at).as_millis()).unwrap_or(u64::MAX),
+            ago_ms: milliseconds(now.saturating_sub(end.at)),
             report: end.report.to_string(),
         });
         Ok(Explanation {

@@ -19,6 +19,7 @@
     reason = "stderr is its log, and stdout the answer to --describe"
 )]
 
+mod bombs;
 mod misbehave;
 mod serve;
 mod system;

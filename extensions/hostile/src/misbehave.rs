@@ -31,6 +31,7 @@
 //! | `close-channel`     | closes the channel and lives on                                                 |
 //! | `crash-abort`, `crash-segv`, `crash-panic`, `crash-exit`, `crash-clean` | ends: by SIGABRT, SIGSEGV, a panic, code 9, code 0 |
 //! | `runaways`          | leaves processes behind that got away from their session and parent, answers with their pids |
+//! | `bomb-...`          | what [`bombs`](crate::bombs) has                                                   |
 //! | `ignore-stop`       | answers; it ignores SIGTERM, goodbye and the channel's end                      |
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "stderr is its log")]
 
@@ -40,10 +41,10 @@ use std::process::{Command, Stdio, exit};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::MODE_VARIABLE;
 use crate::serve::{Call, answer, record, reply_bytes};
 use crate::system;
 use crate::wire::{HEADER_BYTES, Hello, Writer, frame, kind, send};
+use crate::{MODE_VARIABLE, bombs};
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
@@ -169,6 +170,10 @@ pub(crate) fn misbehave(mode: &str, channel: &UnixStream, hello: &Hello, call: &
         }
         "crash-clean" => exit(0),
         "runaways" => runaways(channel, epoch, call),
+        bomb if bomb.starts_with("bomb-") => {
+            let result = Writer::default().number(bombs::go_off(bomb)).0;
+            send(channel, &frame(kind::REPLY, epoch, call.id, &result))
+        }
         _ => answer(channel, epoch, call),
     }
 }

@@ -67,6 +67,18 @@ pub struct ExtensionState {
     /// Streams that it writes.
     #[serde(default)]
     pub streams: u32,
+    /// Who holds its limits: `none`, `control groups, version N` or `sampling`.
+    #[serde(default)]
+    pub limits: String,
+    /// Bytes of memory that its instance uses, if it runs in a process of its own.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads of it.
+    #[serde(default)]
+    pub tasks: u32,
+    /// Milliseconds of processor time that it has used.
+    #[serde(default)]
+    pub processor_ms: u64,
     /// How its last instance ended, if one has.
     pub last_end: Option<String>,
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::limits::Limit;
 use crate::tail::last_lines;
 
 /// What the kernel says of a process that ended.
@@ -109,6 +110,15 @@ pub enum ExitClass {
         /// How that showed.
         what: String,
     },
+    /// It passed a limit of its manifest.
+    OverLimit {
+        /// Which.
+        limit: Limit,
+        /// How that showed.
+        what: String,
+        /// Whether it is to be left alone from here on: `on-memory = "stop"`.
+        stays_down: bool,
+    },
     /// It broke the protocol and was killed.
     ProtocolViolation {
         /// How.
@@ -146,6 +156,9 @@ impl ExitClass {
             Self::StartTimeout { .. } => "start-timeout",
             Self::StartRefused { .. } => "start-refused",
             Self::Hang { .. } => "hang",
+            Self::OverLimit { limit: Limit::Memory, .. } => "out-of-memory",
+            Self::OverLimit { limit: Limit::Cpu, .. } => "cpu-limit",
+            Self::OverLimit { limit: Limit::Processes, .. } => "process-limit",
             Self::ProtocolViolation { .. } => "protocol-violation",
             Self::KilledByHost { .. } => "killed-by-host",
             Self::HostShutdown => "host-shutdown",
@@ -162,7 +175,10 @@ impl ExitClass {
     /// Whether trying again without changing anything is pointless.
     #[must_use]
     pub const fn is_permanent(&self) -> bool {
-        matches!(self, Self::LauncherFailed { permanent: true, .. })
+        matches!(
+            self,
+            Self::LauncherFailed { permanent: true, .. } | Self::OverLimit { stays_down: true, .. }
+        )
     }
 }
 
@@ -177,6 +193,9 @@ impl fmt::Display for ExitClass {
             Self::StartTimeout { what } => write!(f, "it did not start in time: {what}"),
             Self::StartRefused { what } => write!(f, "it refused to start: {what}"),
             Self::Hang { what } => write!(f, "it hung: {what}"),
+            Self::OverLimit { limit, what, .. } => {
+                write!(f, "it passed its limit of {}: {what}", limit.name())
+            }
             Self::ProtocolViolation { what } => write!(f, "it broke the protocol: {what}"),
             Self::KilledByHost { why } => write!(f, "the host killed it: {why}"),
             Self::HostShutdown => f.write_str("the host stops"),

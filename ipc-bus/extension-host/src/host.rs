@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,6 +20,7 @@ use crate::expiry::{Expiry, TimerExpiry};
 use crate::extension::{Code, Deadlines, Extension, HostShared, Order, supervise};
 use crate::hang::HangLimits;
 use crate::in_process::LibrarySource;
+use crate::limits::has_any;
 use crate::logs::{LogSink, TracingLog};
 use crate::manifest::Manifest;
 use crate::route::Route;
@@ -51,6 +52,8 @@ pub struct HostOptions {
     pub stop_times: StopTimes,
     /// How long an instance may be as if it hung; then it is ended, and started again as after any failure.
     pub hang_limits: HangLimits,
+    /// Whether limits are held by control groups where they can be used; else by looking from time to time.
+    pub uses_control_groups: bool,
 }
 
 /// How long each step of a stop may take; then comes the next.
@@ -83,6 +86,7 @@ impl HostOptions {
                 terminate: Duration::from_secs(3),
             },
             hang_limits: HangLimits::default(),
+            uses_control_groups: true,
         }
     }
 }
@@ -165,6 +169,8 @@ impl Host {
             ready_timeout: options.ready_timeout,
             stop_times: options.stop_times,
             hang_limits: options.hang_limits,
+            limits: OnceLock::new(),
+            uses_control_groups: options.uses_control_groups,
             began: Instant::now(),
             closing: watch::Sender::new(None),
         };
@@ -217,6 +223,12 @@ impl Host {
         }
         if table.len() >= EXTENSIONS_MAX {
             return Err(RegisterError::TooMany);
+        }
+        if let Code::Program(_) = code
+            && has_any(&manifest.limits)
+            && let Some(warning) = self.shared.limits().warning()
+        {
+            tracing::warn!(extension = manifest.name, "{warning}");
         }
         let (extension, orders) = Extension::new(manifest, code, Arc::clone(&self.shared));
         let mut table = Table::clone(&table);

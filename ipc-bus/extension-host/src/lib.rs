@@ -33,7 +33,7 @@
 //!
 //! Reading order: [`diagnostic`] and [`manifest`] (what an extension is), `program`, [`supervised`], `sweep` and
 //! [`exit`] (a process and its end), [`restart`] (what follows from it), [`logs`], [`events`], [`expiry`], [`storage`] (what the
-//! outside sees, decides and keeps), `host_calls` (what extensions ask for), [`in_process`] (the same without a process), `hang` and `extension` (one extension's life), `route` (the way of a call), `host`
+//! outside sees, decides and keeps), `host_calls` (what extensions ask for), [`in_process`] (the same without a process), `hang`, `limits` and `extension` (one extension's life), `route` (the way of a call), `host`
 //! (all of them).
 
 pub mod diagnostic;
@@ -45,6 +45,7 @@ mod hang;
 mod host;
 mod host_calls;
 pub mod in_process;
+mod limits;
 pub mod logs;
 pub mod manifest;
 mod processor;
@@ -65,6 +66,7 @@ pub use expiry::{Expired, Expiry, ExpiryHandle, TimerExpiry};
 pub use hang::HangLimits;
 pub use host::{Host, HostError, HostOptions, RegisterError, StopTimes, UnknownExtension};
 pub use in_process::{InProcess, Library, LibrarySource};
+pub use limits::{HeldBy, Limit, Usage};
 pub use logs::{LogLine, LogOrigin, LogSink, TracingLog};
 pub use manifest::{Manifest, Transport};
 pub use route::Route;

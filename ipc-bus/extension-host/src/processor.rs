@@ -29,7 +29,7 @@ pub(crate) fn processor_time(pid: u32) -> Option<Duration> {
 }
 
 /// The children of every thread of `pid`.
-fn children(pid: u32) -> impl Iterator<Item = u32> {
+pub(crate) fn children(pid: u32) -> impl Iterator<Item = u32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
     lists
@@ -38,7 +38,7 @@ fn children(pid: u32) -> impl Iterator<Item = u32> {
 
 /// `utime`, `stime`, `cutime` and `cstime` of `/proc/PID/stat`, which are the fields 14 to 17, together. The second,
 /// the name in brackets, may hold anything, brackets and spaces included: so count from its last bracket.
-fn ticks_in_stat(stat: &[u8]) -> Option<u64> {
+pub(crate) fn ticks_in_stat(stat: &[u8]) -> Option<u64> {
     let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
     let rest = std::str::from_utf8(stat.get(after_name..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace().skip(11);

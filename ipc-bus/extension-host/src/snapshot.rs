@@ -7,6 +7,7 @@ use ipc_transport::connection::ConnectionStatistics;
 
 use crate::events::InstanceId;
 use crate::exit::ExitReport;
+use crate::limits::{HeldBy, Usage};
 use crate::manifest::Tier;
 
 /// LIMIT: ends of an extension's incarnations that are remembered.
@@ -118,4 +119,8 @@ pub struct ExtensionSnapshot {
     pub broken: Option<String>,
     /// The present connection's counters.
     pub connection: Option<ConnectionStatistics>,
+    /// Who holds its limits.
+    pub held_by: HeldBy,
+    /// What its instance uses, if it runs in a process of its own.
+    pub usage: Option<Usage>,
 }

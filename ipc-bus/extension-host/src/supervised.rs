@@ -73,6 +73,8 @@ pub struct Program {
     pub nice: u8,
     /// Descriptors that it may have open.
     pub open_files_max: Option<u32>,
+    /// Control groups that it is started in: the `cgroup.procs` of each.
+    pub groups: Vec<PathBuf>,
     /// Its standard input: a channel, or nothing to read.
     pub channel: Option<OwnedFd>,
 }
@@ -88,6 +90,7 @@ impl Program {
             working_directory: None,
             nice: 0,
             open_files_max: None,
+            groups: Vec::new(),
             channel: None,
         }
     }
@@ -149,6 +152,7 @@ pub fn spawn(launcher: &LauncherProgram, program: Program) -> Result<Supervised,
         parent_pid: std::process::id(),
         nice: program.nice,
         open_files_max: program.open_files_max,
+        groups: program.groups,
         working_directory: program.working_directory,
     };
     let mut command = Command::new(launcher.path());

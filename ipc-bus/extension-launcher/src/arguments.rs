@@ -15,6 +15,9 @@ pub struct Arguments {
     /// `--open-files N`: descriptors that the program may have open, at least [`Arguments::OPEN_FILES_MIN`];
     /// absent: as many as the host.
     pub open_files_max: Option<u32>,
+    /// `--group FILE`, as often as there are: a control group's `cgroup.procs`, which the launcher enters before it starts
+    /// the program.
+    pub groups: Vec<PathBuf>,
     /// `--cwd DIR`: the program's working directory; absent: the host's.
     pub working_directory: Option<PathBuf>,
 }
@@ -40,6 +43,9 @@ impl Arguments {
         }
         if let Some(open_files_max) = self.open_files_max {
             line.extend(["--open-files".into(), open_files_max.to_string().into()]);
+        }
+        for group in &self.groups {
+            line.extend(["--group".into(), group.clone().into()]);
         }
         if let Some(directory) = &self.working_directory {
             line.extend(["--cwd".into(), directory.clone().into()]);
@@ -73,6 +79,7 @@ impl Arguments {
                 "--open-files" => {
                     arguments.open_files_max = Some(number(name, &value, Self::OPEN_FILES_MIN, u32::MAX)?);
                 }
+                "--group" => arguments.groups.push(value.into()),
                 "--cwd" => arguments.working_directory = Some(value.into()),
                 _ => return Err(ArgumentError::Unknown { name }),
             }
@@ -153,6 +160,7 @@ mod tests {
                 parent_pid: 4_194_304,
                 nice: 19,
                 open_files_max: Some(256),
+                groups: vec!["/cg/a b/cgroup.procs".into(), "/cg/c/cgroup.procs".into()],
                 working_directory: Some("/tmp/a b".into()),
             },
         ] {

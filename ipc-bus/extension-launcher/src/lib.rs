@@ -20,7 +20,7 @@
 //! # Arguments
 //!
 //! ```text
-//! extension-launcher --parent PID [--nice N] [--open-files N] [--cwd DIR] -- PROGRAM [ARG]...
+//! extension-launcher --parent PID [--nice N] [--open-files N] [--group FILE]... [--cwd DIR] -- PROGRAM [ARG]...
 //! ```
 //!
 //! See [`Arguments`] for each of them. The environment and file descriptors 0 to 2 are the program's.

@@ -30,6 +30,13 @@ impl StartFailure {
 
 /// What holds for the launcher as well as for the program, and is inherited.
 pub(crate) fn apply_limits(arguments: &Arguments) -> Result<(), StartFailure> {
+    // First: what follows is within its limits as well.
+    for group in &arguments.groups {
+        // 0 is whoever writes it.
+        fs::write(group, "0").map_err(|error| {
+            StartFailure::of_launcher(&format!("control group {} cannot be entered", group.display()), error)
+        })?;
+    }
     let limit = |resource, value: u64| {
         let value = Some(value);
         rustix::process::setrlimit(resource, Rlimit { current: value, maximum: value })

@@ -32,8 +32,9 @@ use crate::exit::{During, ExitClass, ExitReport, HostAct, ProcessEnd, classify};
 use crate::hang::{Hang, HangLimits, HangWatch, Look};
 use crate::host::StopTimes;
 use crate::host_calls::HostMethods;
+use crate::limits::{Exceeded, Limited, has_any};
 use crate::logs::{InstanceLog, LogOrigin};
-use crate::manifest::{Artifacts, Transport};
+use crate::manifest::{Artifacts, Reaction, Transport};
 use crate::processor::processor_time;
 use crate::random::Random;
 use crate::restart::RestartHistory;
@@ -70,6 +71,7 @@ pub(super) struct Ended {
 
 struct Running {
     process: Supervised,
+    limited: Arc<Limited>,
     log: Arc<InstanceLog>,
     pumps: Vec<JoinHandle<()>>,
     /// Whether it has said goodbye.
@@ -193,8 +195,10 @@ impl Incarnation<'_> {
             permanent: false,
             of_program: false,
         })?;
+        let limited = Arc::new(self.limit()?);
         let program = Program {
             channel: Some(OwnedFd::from(channel)),
+            groups: limited.joins(),
             ..Program::of_manifest(&self.extension.manifest, program)
         };
         let mut process = spawn(&self.extension.host.launcher, program).map_err(failed_spawn)?;
@@ -213,9 +217,23 @@ impl Incarnation<'_> {
         let mut memory = self.extension.memory.lock();
         memory.starts += 1;
         memory.launcher_pid = Some(process.launcher_pid());
+        memory.limited = Some(Arc::clone(&limited));
         drop(memory);
         let (has_left, has_heart) = (watch::Sender::new(false), Arc::default());
-        Ok((Running { process, log, pumps, has_left, has_heart }, own_end))
+        Ok((Running { process, limited, log, pumps, has_left, has_heart }, own_end))
+    }
+
+    fn limit(&self) -> Result<Limited, ExitClass> {
+        let limits = &self.extension.manifest.limits;
+        if !has_any(limits) {
+            return Ok(Limited::unlimited());
+        }
+        let name = format!("{}-{}", self.extension.name, self.epoch);
+        self.extension.host.limits().prepare(&name, limits).map_err(|message| ExitClass::LauncherFailed {
+            message: format!("its limits cannot be set: {message}"),
+            permanent: false,
+            of_program: false,
+        })
     }
 
     /// The handshake; on failure, how the process ended and what the host did.
@@ -318,6 +336,10 @@ impl Incarnation<'_> {
         let launcher_pid = running.process.launcher_pid();
         let hang_limits = self.extension.host.hang_limits;
         let mut hung = pin!(hangs(connection, &has_heart, hang_limits, launcher_pid));
+        let (limited, name, epoch) =
+            (Arc::clone(&running.limited), Arc::clone(&self.extension.name), self.epoch);
+        let warn = |what: &str| tracing::warn!(extension = &*name, generation = epoch, "{what}");
+        let mut exceeded = pin!(limited.exceeded(launcher_pid, warn));
         loop {
             tokio::select! {
                 biased;
@@ -336,6 +358,7 @@ impl Incarnation<'_> {
                     None => return (Reason::HostCloses, None),
                 },
                 hang = &mut hung => return (Reason::Hung(hang), None),
+                exceeded = &mut exceeded => return (Reason::Kill(HostAct::Ended(over_limit(exceeded))), None),
                 () = expired.notified() => {
                     // A long call is use, though nobody touches anything meanwhile.
                     if connection.in_flight() == 0 && connection.open_streams() == 0 {
@@ -408,7 +431,18 @@ impl Incarnation<'_> {
         ready_for: Duration,
     ) -> Ended {
         let (mut stderr_tail, mut has_left) = (String::new(), false);
+        let mut act = act;
         if let Some(mut running) = running {
+            // The kernel has killed it, or what it did without its memory has.
+            if act.is_none()
+                && !end.is_success()
+                && let Some(exceeded) = running.limited.killed_by()
+            {
+                act = Some(HostAct::Ended(over_limit(exceeded)));
+            }
+            self.extension.memory.lock().limited = None;
+            // Whoever is still in its group is killed, which may take a while.
+            let _ = tokio::task::spawn_blocking(move || drop(running.limited)).await;
             for pump in &mut running.pumps {
                 // Nobody is left to write, so that the pumps end; a flood may not take for ever to be read.
                 if timeout(LAST_WORDS_MAX, &mut *pump).await.is_err() {
@@ -460,6 +494,10 @@ async fn hangs(
             return hang;
         }
     }
+}
+
+fn over_limit(Exceeded { limit, what, reaction }: Exceeded) -> ExitClass {
+    ExitClass::OverLimit { limit, what, stays_down: reaction == Reaction::Stop }
 }
 
 async fn channel_closed(running: &mut Running, reason: CloseReason) -> Reason {

@@ -13,7 +13,7 @@ mod supervisor;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -32,6 +32,7 @@ use crate::expiry::{Expiry, ExpiryHandle};
 use crate::hang::HangLimits;
 use crate::host::{StopTimes, Table};
 use crate::in_process::{Library, LibrarySource};
+use crate::limits::{Backend, HeldBy, Limited, Usage, has_any};
 use crate::logs::{DropCounter, LogSink};
 use crate::manifest::{Manifest, Tier};
 use crate::snapshot::{ExtensionSnapshot, InstanceState, PAST_ENDS_MAX, PastEnd, StartTimes};
@@ -72,6 +73,9 @@ pub(crate) struct HostShared {
     pub(crate) ready_timeout: Duration,
     pub(crate) stop_times: StopTimes,
     pub(crate) hang_limits: HangLimits,
+    /// Who holds limits: looked for when the first extension has some.
+    pub(crate) limits: OnceLock<Backend>,
+    pub(crate) uses_control_groups: bool,
     pub(crate) began: Instant,
     /// When the host stops, by what times; `None` while it runs. Only ever becomes earlier.
     pub(crate) closing: watch::Sender<Option<Deadlines>>,
@@ -80,6 +84,10 @@ pub(crate) struct HostShared {
 impl HostShared {
     pub(crate) fn since_began(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    pub(crate) fn limits(&self) -> &Backend {
+        self.limits.get_or_init(|| Backend::probe(self.uses_control_groups))
     }
 }
 
@@ -138,6 +146,8 @@ struct Memory {
     last_start: Option<StartTimes>,
     pid: Option<u32>,
     launcher_pid: Option<u32>,
+    /// Of the present incarnation, while it runs.
+    limited: Option<Arc<Limited>>,
     /// From a failure until a start after it succeeds, or none follows.
     last_failure: Option<Arc<ExitReport>>,
     /// Of incarnations that have ended.
@@ -300,6 +310,13 @@ impl Extension {
         };
         let connection = endpoint.as_ref().map(|endpoint| endpoint.callee.statistics());
         let oldest = endpoint.and_then(|endpoint| endpoint.callee.oldest_unanswered());
+        let usage = self.usage();
+        let held_by = match &self.code {
+            Code::Program(_) if has_any(&self.manifest.limits) => {
+                self.host.limits().held_by(&self.manifest.limits)
+            }
+            Code::Program(_) | Code::Library(_) => HeldBy::Nobody,
+        };
         let memory = self.memory.lock();
         let totals = connection.unwrap_or_default().with_earlier(&memory.past);
         ExtensionSnapshot {
@@ -324,6 +341,17 @@ impl Extension {
             past_ends: memory.past_ends.clone(),
             broken: phase.broken.map(|broken| broken.reason.as_ref().to_owned()),
             connection,
+            held_by,
+            usage,
         }
+    }
+
+    /// What the present incarnation uses, if it has a process.
+    fn usage(&self) -> Option<Usage> {
+        let (limited, launcher_pid) = {
+            let memory = self.memory.lock();
+            (memory.limited.clone()?, memory.launcher_pid?)
+        };
+        Some(limited.usage(launcher_pid))
     }
 }

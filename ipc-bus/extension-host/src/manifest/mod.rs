@@ -115,6 +115,9 @@ impl Manifest {
             ("run.environment", !self.run.environment.is_empty()),
             ("run.nice", self.run.nice > 0),
             ("limits.open-files", self.limits.open_files_max.is_some()),
+            ("limits.memory", self.limits.memory_bytes_max.is_some()),
+            ("limits.cpu", self.limits.cpu_percent_max.is_some()),
+            ("limits.processes", self.limits.processes_max.is_some()),
             ("permissions.calls (it cannot ask its host)", !self.permissions.calls.is_empty()),
             ("permissions.artifacts (it cannot ask its host)", self.permissions.artifacts != Artifacts::None),
             (

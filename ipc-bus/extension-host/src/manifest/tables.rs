@@ -245,15 +245,12 @@ fn read_limits(table: Table<'_, '_>) -> Limits {
         call_time_max: table.parsed("call", values::duration),
         reactions: BTreeMap::new(),
     };
-    for key in ["memory", "cpu", "processes"] {
-        table.not_enforced(key);
-    }
     for key in ["on-memory", "on-cpu", "on-processes", "on-call"] {
         if let Some(reaction) = table.choice(key, &reactions) {
             limits.reactions.insert(key.trim_start_matches("on-"), reaction);
         }
-        table.not_enforced(key);
     }
+    table.not_enforced("on-call");
     table.finish();
     limits
 }

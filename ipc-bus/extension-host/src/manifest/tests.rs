@@ -119,10 +119,6 @@ fn what_is_not_enforced_is_noted_and_what_is_enforced_is_not() {
         })
         .collect();
     for key in [
-        "limits.memory",
-        "limits.cpu",
-        "limits.processes",
-        "limits.on-memory",
         "pool.max",
         "pool.spares",
         "pool.recycle-after-calls",
@@ -135,6 +131,10 @@ fn what_is_not_enforced_is_noted_and_what_is_enforced_is_not() {
     }
     for key in [
         "limits.open-files",
+        "limits.memory",
+        "limits.cpu",
+        "limits.processes",
+        "limits.on-memory",
         "limits.in-flight",
         "limits.call",
         "permissions.environment",

@@ -14,6 +14,7 @@ mod hostile;
 mod in_process;
 mod kept;
 mod libraries;
+mod limits;
 mod logs;
 mod orphans;
 mod starts;
