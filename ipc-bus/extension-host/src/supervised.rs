@@ -250,8 +250,10 @@ impl Supervised {
                 // The runtime's driver is gone: nobody can wait any more, and dropping kills.
                 Err(_) => return ProcessEnd::Unknown,
             }
+            // Before it is reaped: after that its name is another's.
+            let has_killed_all = calls_itself_ended(self.launcher_pid);
             let Some(end) = reap(pidfd.get_ref()) else { continue };
-            if may_have_left(end, self.is_ordered) {
+            if may_have_left(end, self.is_ordered || has_killed_all) {
                 let mark = self.mark.clone();
                 self.sweeping = Some((end, tokio::task::spawn_blocking(move || sweep(&mark))));
             } else {
@@ -446,7 +448,14 @@ fn reap_killed(pidfd: &OwnedFd, is_ordered: bool) -> Option<(ProcessEnd, bool)> 
 }
 
 /// Whether a launcher that ended so may not have killed what is below it: by the one signal that it cannot
-/// block. That its program ended by that signal looks the same, unless the launcher was ordered to kill it.
-fn may_have_left(end: ProcessEnd, is_ordered: bool) -> bool {
-    end == ProcessEnd::Signaled(Signal::KILL.as_raw()) && !is_ordered
+/// block. That its program ended by that signal looks the same, unless the launcher was ordered to kill it or has said
+/// that it has.
+fn may_have_left(end: ProcessEnd, has_killed_all: bool) -> bool {
+    end == ProcessEnd::Signaled(Signal::KILL.as_raw()) && !has_killed_all
+}
+
+/// Whether a launcher, ended or not, has said that nothing is left below it.
+fn calls_itself_ended(launcher: Pid) -> bool {
+    let name = std::fs::read(format!("/proc/{}/comm", launcher.as_raw_nonzero()));
+    name.is_ok_and(|name| name.trim_ascii_end() == extension_launcher::ENDED_NAME.as_bytes())
 }

@@ -44,8 +44,8 @@ pub(crate) enum Children {
 }
 
 /// Kills every descendant and reaps them until there are none; tells how the one with `pid` ended, if it was
-/// still there. `child_signal` is readable when a child has ended.
-pub(crate) fn kill_all(pid: Pid, child_signal: impl AsFd) -> Option<WaitStatus> {
+/// still there, and whether any could not be killed in time. `child_signal` is readable when a child has ended.
+pub(crate) fn kill_all(pid: Pid, child_signal: impl AsFd) -> (Option<WaitStatus>, Children) {
     let give_up = Instant::now() + KILL_TIME_MAX;
     let mut ended = None;
     // The whole group in one call first: a program that forks without pause cannot outrun that.
@@ -57,7 +57,7 @@ pub(crate) fn kill_all(pid: Pid, child_signal: impl AsFd) -> Option<WaitStatus> 
         let (status, left) = reap(pid);
         ended = ended.or(status);
         if left == Children::None || Instant::now() >= give_up {
-            return ended;
+            return (ended, left);
         }
         let mut waited = [PollFd::new(&child_signal, PollFlags::IN)];
         let _ = poll(&mut waited, Some(&RESCAN_AFTER));

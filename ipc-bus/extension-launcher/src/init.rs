@@ -16,9 +16,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitStatus};
 
 use crate::arguments::Arguments;
+use crate::descendants::Children;
 use crate::signals::Signals;
 use crate::start::{StartFailure, apply_limits, keep_descriptors_here, start};
-use crate::{EXIT_LAUNCHER_FAILED, complain, descendants, signals};
+use crate::{ENDED_NAME, EXIT_LAUNCHER_FAILED, complain, descendants, signals};
 
 /// Runs the program and returns the exit code that mirrors its end; if a signal ended it, does not return.
 pub(crate) fn run(arguments: &Arguments, program: &[OsString]) -> i32 {
@@ -41,9 +42,13 @@ fn show_name(program: &[OsString]) {
     let name = Path::new(path).file_name().unwrap_or(path);
     let mut shown = [b"launcher:", name.as_bytes()].concat();
     shown.truncate(NAME_BYTES_MAX);
-    if let Ok(shown) = CString::new(shown) {
-        // It is for people: without it the launcher does its work as well.
-        let _ = rustix::thread::set_name(&shown);
+    call_oneself(&shown);
+}
+
+fn call_oneself(name: &[u8]) {
+    if let Ok(name) = CString::new(name) {
+        // Without it the launcher does its work as well.
+        let _ = rustix::thread::set_name(&name);
     }
 }
 
@@ -75,14 +80,14 @@ impl Launcher {
         Ok(Self { parent, signals, program })
     }
 
-    /// Waits for whatever ends the program, and ends everything with it. `None`: the program outlived even
+    /// Waits for whatever ends the program, and ends everything with it. No status: the program outlived even
     /// SIGKILL, in a system call that cannot be interrupted.
-    fn supervise(&self) -> Option<WaitStatus> {
+    fn supervise(&self) -> (Option<WaitStatus>, Children) {
         loop {
             let (ended, _) = descendants::reap(self.program);
             if ended.is_some() {
-                descendants::kill_all(self.program, &self.signals);
-                return ended;
+                let (_, left) = descendants::kill_all(self.program, &self.signals);
+                return (ended, left);
             }
             let mut watched =
                 [PollFd::new(&self.parent, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
@@ -123,7 +128,10 @@ fn watch_parent(parent_pid: u32) -> Result<OwnedFd, StartFailure> {
 }
 
 /// Ends the launcher as the program ended.
-fn mirror(ended: Option<WaitStatus>) -> i32 {
+fn mirror((ended, left): (Option<WaitStatus>, Children)) -> i32 {
+    if left == Children::None {
+        call_oneself(ENDED_NAME.as_bytes());
+    }
     let Some(status) = ended else { return EXIT_LAUNCHER_FAILED };
     if let Some(code) = status.exit_status() {
         return code;

@@ -54,6 +54,11 @@ pub use arguments::{ArgumentError, Arguments};
 /// The name under which a host executes itself to become the launcher, and the launcher's own program's.
 pub const NAME: &str = "extension-launcher";
 
+/// What the launcher calls itself, as `ps` shows it, once nothing is left below it and it is about to end. Whoever waits
+/// for it finds the name until he has reaped it: by this an end by SIGKILL that mirrors the program's is told from one of
+/// a launcher that was killed itself.
+pub const ENDED_NAME: &str = "launcher-ended";
+
 /// What each line of the launcher on stderr begins with.
 pub const MESSAGE_PREFIX: &str = "extension-launcher: ";
 

@@ -33,7 +33,7 @@ pub(crate) use watch::Exceeded;
 pub use watch::Limit;
 
 /// How often an instance is looked at whose limits the kernel holds.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How often one is looked at whose limits nobody else holds.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
