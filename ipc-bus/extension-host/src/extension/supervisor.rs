@@ -115,6 +115,10 @@ impl Supervisor {
             Order::Reset { done } => {
                 self.history.reset();
                 self.extension.memory.lock().last_failure = None;
+                // Before it is answered: whoever calls then must not find it broken any more.
+                if self.extension.watch_phase().borrow().state == InstanceState::Broken {
+                    self.publish(InstanceState::Stopped, None);
+                }
                 (done, true)
             }
         };
