@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use extension_host::{
     EventKind, EventReader, ExtensionSnapshot, Host, HostError, HostEvent, HostOptions, LauncherProgram,
-    LibrarySource, Manifest, Read, RegisterError, UnknownExtension,
+    LibrarySource, LogSink, Manifest, Read, RegisterError, UnknownExtension,
 };
 use ipc_transport::Caller;
 use pool_manager::PoolManager;
@@ -50,7 +50,7 @@ pub enum HostingError {
 }
 
 impl Hosting {
-    /// A host for what was built from `manifests`. `expiring` watches for what is idle, and is swept from now on,
+    /// A host for what was built from `manifests`, whose lines go to `log`. `expiring` watches for what is idle, and is swept from now on,
     /// with what is due in `pools`; what extensions keep goes to `storage`. Must be called inside a runtime.
     ///
     /// # Errors
@@ -63,10 +63,12 @@ impl Hosting {
         expiring: &Expiring,
         pools: Option<&PoolManager>,
         storage: StoreStorage,
+        log: Arc<dyn LogSink>,
     ) -> Result<Self, HostingError> {
         let mut options = HostOptions::new(LauncherProgram::CurrentExe);
         options.expiry = Some(Arc::new(StaleExpiry::new(expiring.clone(), pools.cloned())));
         options.storage = Some(Arc::new(storage));
+        options.log = log;
         options.uses_control_groups = settings.uses_control_groups;
         let began = std::time::Instant::now();
         let host = Host::new(options)?;

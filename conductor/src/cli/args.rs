@@ -85,6 +85,20 @@ pub enum Command {
         /// The extension's name.
         extension: String,
     },
+    /// See what happens to the extensions of a conductor that stays up, as it happens.
+    Events {
+        /// First what has happened so far, as far as it is kept.
+        #[arg(long)]
+        past: bool,
+    },
+    /// See what the extensions of a conductor that stays up say, and have said.
+    Logs {
+        /// The extension's name; all without one.
+        extension: Option<String>,
+        /// Go on with what they say from now on.
+        #[arg(long, short)]
+        follow: bool,
+    },
     /// End an extension of a conductor that stays up, or without a name that conductor, in order.
     ///
     /// The next call of an extension that was stopped starts it again.

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use extension_host::TracingLog;
 use extension_host::diagnostic::closest;
 use extension_sdk::Blob;
 use interfaces::{Called, ConductorClient};
@@ -93,6 +94,7 @@ pub(super) async fn call(
         &expiring,
         None,
         StoreStorage::of_folder(&settings.data_dir),
+        Arc::new(TracingLog),
     )
     .map_err(Failure::environment)?;
     let caller = hosting.caller(extension).map_err(Failure::environment)?;

@@ -35,6 +35,7 @@ mod run;
 mod serve;
 mod served;
 mod table;
+mod told;
 mod topics;
 
 use args::{Arguments, Command, Global};
@@ -161,6 +162,12 @@ fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         }
         Command::Ps => asynchronous(|_| served::ps(&surroundings)),
         Command::Why { extension } => asynchronous(|_| served::why(&surroundings, extension)),
+        Command::Events { past } => {
+            asynchronous(|cancellation| told::events(&surroundings, past, cancellation))
+        }
+        Command::Logs { extension, follow } => {
+            asynchronous(|cancellation| told::logs(&surroundings, extension, follow, cancellation))
+        }
         Command::Stop { extension } => asynchronous(|_| served::stop(&surroundings, extension)),
         Command::Reset { extension } => asynchronous(|_| served::reset(&surroundings, extension)),
         Command::Melody(command) => match command {

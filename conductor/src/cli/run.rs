@@ -5,7 +5,9 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 
+use extension_host::TracingLog;
 use pit_core::priority::Priority;
 
 use super::args;
@@ -91,8 +93,16 @@ async fn execute(
     let pit =
         Pit::new(settings, artifacts, &plan, manifests.iter().copied()).map_err(Failure::environment)?;
     let storage = StoreStorage::of_store(pit.artifacts.clone());
-    let hosting = Hosting::begin(settings, &manifests, &built, &pit.expiring, Some(&pit.pools), storage)
-        .map_err(Failure::environment)?;
+    let hosting = Hosting::begin(
+        settings,
+        &manifests,
+        &built,
+        &pit.expiring,
+        Some(&pit.pools),
+        storage,
+        Arc::new(TracingLog),
+    )
+    .map_err(Failure::environment)?;
     let mut extensions = BTreeMap::new();
     for step in &plan.steps {
         if !extensions.contains_key(&step.extension) {

@@ -2,7 +2,9 @@
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
 
+use extension_host::TracingLog;
 use ipc_transport::rendezvous::{Rendezvous, RendezvousError};
 use pit_core::clock::SystemClock;
 
@@ -12,7 +14,7 @@ use crate::bridge::{Expiring, StoreStorage};
 use crate::build::Effort;
 use crate::exit::{Exit, Failure};
 use crate::hosting::Hosting;
-use crate::serving::{ConductorService, Door, folder};
+use crate::serving::{ConductorService, Door, Logbook, folder};
 use crate::signals::Cancellation;
 
 pub(super) async fn serve(
@@ -42,9 +44,11 @@ pub(super) async fn serve(
     let rendezvous = Rendezvous::open(&folder).map_err(rendezvous_failure)?;
     let expiring = Expiring::new(SystemClock::new());
     let storage = StoreStorage::of_folder(&settings.data_dir);
-    let hosting = Hosting::begin(settings, &manifests, &built, &expiring, None, storage)
+    let logbook = Arc::new(Logbook::new(TracingLog));
+    let log = Arc::clone(&logbook);
+    let hosting = Hosting::begin(settings, &manifests, &built, &expiring, None, storage, log)
         .map_err(Failure::environment)?;
-    let service = ConductorService::new(hosting.host(), hosting.began());
+    let service = ConductorService::new(hosting.host(), hosting.began(), logbook);
     let door = match Door::open(rendezvous, service.clone()) {
         Ok(door) => door,
         Err(error) => {

@@ -35,7 +35,7 @@ pub(super) async fn find(surroundings: &Surroundings) -> Result<Option<Conductor
     Ok(Some(ConductorClient::new(connection).with_timeout(ANSWER_TIMEOUT)))
 }
 
-async fn must_find(surroundings: &Surroundings) -> Result<ConductorClient, Failure> {
+pub(super) async fn must_find(surroundings: &Surroundings) -> Result<ConductorClient, Failure> {
     find(surroundings).await?.ok_or_else(|| {
         let data = surroundings.settings.data_dir.display();
         Failure::environment(anyhow::anyhow!("no conductor serves {data}"))

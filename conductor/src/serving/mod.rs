@@ -4,6 +4,7 @@
 //! What they are served is the interface [`interfaces::Conductor`], by the server that every extension has. This module
 //! must not know the command line.
 
+mod logbook;
 mod service;
 
 use std::io;
@@ -19,6 +20,7 @@ use interfaces::Conductor;
 use ipc_transport::rendezvous::{Closer, Knock, Rendezvous};
 use parking_lot::Mutex;
 
+pub use logbook::Logbook;
 pub use service::ConductorService;
 
 /// LIMIT: clients at once.

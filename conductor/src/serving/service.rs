@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use extension_host::{ExtensionSnapshot, Host, UnknownExtension};
+use extension_host::{ExtensionSnapshot, Host, HostEvent, Read, UnknownExtension};
 use extension_sdk::client::CALL_TIMEOUT_DEFAULT;
-use extension_sdk::stream::Sink;
+use extension_sdk::stream::{Item, Stream};
 use extension_sdk::{Blob, Context};
-use interfaces::{Called, Conductor, Explanation, ExtensionState, PastEnd};
+use interfaces::{Called, Conductor, Explanation, ExtensionState, Happening, LoggedLine, PastEnd};
 use ipc_protocol::{Codec, Fault, FaultCode, Origin, Retry};
 use ipc_transport::stream::{IncomingStream, whole};
 use ipc_transport::{CallError, Caller as _, Encoded, Payload, Reply, Request};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+
+use super::logbook::{Line, Logbook};
 
 /// How often it is looked whether a client still wants what is called for him.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(20);
@@ -27,6 +29,7 @@ pub struct ConductorService {
     began: Instant,
     runtime: Handle,
     end_is_wanted: Arc<Notify>,
+    logbook: Arc<Logbook>,
 }
 
 impl std::fmt::Debug for ConductorService {
@@ -36,10 +39,50 @@ impl std::fmt::Debug for ConductorService {
 }
 
 impl ConductorService {
-    /// Serves `host`, which began at `began`. Must be called within the runtime that the host runs in.
+    /// Serves `host`, which began at `began` and writes to `logbook`. Must be called within the runtime that the host
+    /// runs in.
     #[must_use]
-    pub fn new(host: Arc<Host>, began: Instant) -> Self {
-        Self { host, began, runtime: Handle::current(), end_is_wanted: Arc::default() }
+    pub fn new(host: Arc<Host>, began: Instant, logbook: Arc<Logbook>) -> Self {
+        Self { host, began, runtime: Handle::current(), end_is_wanted: Arc::default(), logbook }
+    }
+
+    /// A stream of what `next` gives, on a thread of its own, for as long as it is read. `next` must lose nothing when
+    /// its future is dropped.
+    fn push<T: Item>(
+        &self,
+        cx: &Context,
+        mut next: impl AsyncFnMut() -> Option<Result<T, Fault>> + Send + 'static,
+    ) -> Result<Stream<T>, Fault> {
+        let (mut sink, stream) = cx.stream()?;
+        let runtime = self.runtime.clone();
+        let push = move || {
+            loop {
+                let item = runtime.block_on(async {
+                    loop {
+                        tokio::select! {
+                            item = next() => return item,
+                            () = tokio::time::sleep(CANCEL_INTERVAL) => {
+                                if sink.is_given_up() {
+                                    return None;
+                                }
+                            }
+                        }
+                    }
+                });
+                match item {
+                    None => return sink.end(),
+                    Some(Err(fault)) => return sink.fail(fault),
+                    Some(Ok(item)) => {
+                        if let Err(fault) = sink.send(&item) {
+                            return sink.fail(fault);
+                        }
+                    }
+                }
+            }
+        };
+        let started = thread::Builder::new().name("stream".to_owned()).spawn(push);
+        started.map_err(|error| host_fault(FaultCode::Io, format!("no thread for a stream: {error}")))?;
+        Ok(stream)
     }
 
     /// Waits until a client asks for the end.
@@ -133,29 +176,26 @@ fn blob_of(encoded: Encoded) -> Result<Blob, Fault> {
     }
 }
 
-/// Passes items on to a client for as long as he reads.
-fn pass_on(runtime: &Handle, mut items: IncomingStream, mut sink: Sink<Blob>) {
-    loop {
-        let next = runtime.block_on(async {
-            loop {
-                tokio::select! {
-                    next = items.next() => return next,
-                    () = tokio::time::sleep(CANCEL_INTERVAL) => {
-                        if sink.is_given_up() {
-                            return Some(Err(CallError::Cancelled));
-                        }
-                    }
-                }
-            }
-        });
-        let sent = match next {
-            None => return sink.end(),
-            Some(Err(error)) => Err(fault_of(error)),
-            Some(Ok(item)) => blob_of(item).and_then(|item| sink.send(&item)),
-        };
-        if let Err(fault) = sent {
-            return sink.fail(fault);
-        }
+fn happening(number: u64, event: &HostEvent, missed: u64) -> Happening {
+    Happening {
+        number,
+        at_ms: milliseconds(event.at),
+        extension: event.extension.as_ref().to_owned(),
+        generation: event.instance.generation(),
+        kind: event.kind.name().to_owned(),
+        text: event.kind.to_string(),
+        missed,
+    }
+}
+
+fn logged(line: &Line, missed: u64) -> LoggedLine {
+    LoggedLine {
+        at_ms: milliseconds(line.at),
+        extension: line.extension.clone(),
+        generation: line.generation,
+        origin: line.origin.to_owned(),
+        text: line.text.clone(),
+        dropped: line.lines_dropped + missed,
     }
 }
 
@@ -207,17 +247,56 @@ impl Conductor for ConductorService {
         });
         match result.map_err(fault_of)? {
             Taken::Value(encoded) => Ok(Called::Value(blob_of(encoded)?)),
-            Taken::Stream(items) => {
-                let (sink, stream) = cx.stream()?;
-                let runtime = self.runtime.clone();
-                let started = thread::Builder::new()
-                    .name("stream".to_owned())
-                    .spawn(move || pass_on(&runtime, items, sink));
-                started
-                    .map_err(|error| host_fault(FaultCode::Io, format!("no thread for a stream: {error}")))?;
-                Ok(Called::Items(stream))
+            Taken::Stream(mut items) => {
+                let items = self.push(cx, async move || {
+                    let next = items.next().await?;
+                    Some(next.map_err(fault_of).and_then(blob_of))
+                });
+                Ok(Called::Items(items?))
             }
         }
+    }
+
+    fn events(&self, cx: &Context, past: bool) -> Result<Stream<Happening>, Fault> {
+        let mut events = if past { self.host.subscribe_from_oldest() } else { self.host.subscribe() };
+        let mut missed = 0;
+        self.push(cx, async move || {
+            loop {
+                match events.wait().await {
+                    Read::Event(number, event) => {
+                        return Some(Ok(happening(number, &event, std::mem::take(&mut missed))));
+                    }
+                    Read::Gap { lost } => missed += lost,
+                    Read::Empty => {}
+                }
+            }
+        })
+    }
+
+    fn logs(
+        &self,
+        cx: &Context,
+        extension: Option<String>,
+        follow: bool,
+    ) -> Result<Stream<LoggedLine>, Fault> {
+        if let Some(name) = &extension {
+            self.snapshot(name)?;
+        }
+        let mut lines = self.logbook.read();
+        let mut missed = 0;
+        self.push(cx, async move || {
+            loop {
+                let read = if follow { lines.wait().await } else { lines.next() };
+                match read {
+                    Read::Event(_, line) if extension.as_ref().is_none_or(|name| *name == line.extension) => {
+                        return Some(Ok(logged(&line, std::mem::take(&mut missed))));
+                    }
+                    Read::Event(..) => {}
+                    Read::Gap { lost } => missed += lost,
+                    Read::Empty => return None,
+                }
+            }
+        })
     }
 
     fn stop(&self, extension: String) -> Result<(), Fault> {

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{BOUND, Ended, Place, Running, eventually};
+use crate::support::{BOUND, Ended, Place, Running, eventually, target_folder};
 
 #[track_caller]
 fn has(ended: &Ended, text: &str) {
@@ -181,4 +181,60 @@ fn items_of_a_stream_are_printed_as_they_come_and_stop_with_their_reader() {
     // Nothing is left that reads.
     eventually("nobody reads it", || state(&place, "file-explorer")["streams"] == 0);
     drop(running);
+}
+
+/// Writes a manifest of `hostile` that misbehaves as `mode` says, and builds it; returns the folder of extensions.
+fn hostile(place: &Place, mode: &str) -> String {
+    place.run(["extensions", "build", "hostile"]).with_code(0);
+    let program = target_folder().join("debug/hostile");
+    let manifest = format!(
+        "name = \"hostile\"\nversion = \"0.1.0\"\n[run]\ncommand = [{program:?}, \"{mode}\"]\n\
+         [restart]\nbackoff = [\"1ms\", \"1ms\"]\n"
+    );
+    place.write("own/hostile/extension.toml", &manifest);
+    place.path("own").to_str().expect("it is text").to_owned()
+}
+
+#[test]
+fn what_happens_and_what_is_said_can_be_followed() {
+    let place = Place::new();
+    let own = hostile(&place, "crash-exit");
+    let running = place.start(["serve", "hostile", "--extensions", &own]);
+    eventually("it serves", || place.run(["ps"]).code == Some(0));
+    let follow = |arguments: &[&str], name: &str| {
+        let file = place.path(name);
+        let mut command = place.conductor(arguments);
+        command.stdout(std::fs::File::create(&file).expect("it is written to"));
+        (command.spawn().expect("it starts"), file)
+    };
+    let (mut events, told) = follow(&["events", "--past", "--json"], "events");
+    let (mut logs, said) = follow(&["logs", "hostile", "--follow"], "logs");
+    let read = |file: &std::path::Path| std::fs::read_to_string(file).unwrap_or_default();
+    let kinds = || {
+        let told = read(&told);
+        let kind = |line: &str| {
+            let event: Value = serde_json::from_str(line).expect("each line is a document");
+            event["kind"].as_str().expect("it has a kind").to_owned()
+        };
+        told.lines().filter(|_| told.ends_with('\n')).map(kind).collect::<Vec<_>>()
+    };
+    has(&place.run(["call", "hostile.misbehave", "{}"]).with_code(1), "code 9");
+    eventually("it is started again", || kinds().iter().filter(|kind| *kind == "ready").count() == 2);
+    assert_eq!(kinds(), ["created", "ready", "died", "restarting", "created", "ready"]);
+    eventually("its last words are told", || {
+        read(&said).contains("stderr: hostile: exiting with code 9, as told")
+    });
+    place.run(["call", "hostile.misbehave", "{}"]).with_code(1);
+    eventually("what comes later comes too", || read(&said).matches("exiting with code 9").count() == 2);
+    for child in [&mut events, &mut logs] {
+        kill_process(Pid::from_child(child), Signal::INT).expect("it is ours");
+        assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    }
+    // Without following it ends by itself; of what is not there it says so.
+    let kept = place.run(["logs", "--json"]).with_code(0);
+    let last: Value = serde_json::from_str(kept.stdout.lines().last().expect("a line")).expect("a document");
+    assert_eq!((&last["extension"], &last["origin"]), (&json!("hostile"), &json!("stderr")));
+    has(&place.run(["logs", "nobody"]).with_code(1), "nobody");
+    place.run(["stop"]).with_code(0);
+    running.wait().with_code(0);
 }

@@ -19,6 +19,20 @@ pub trait Conductor {
     fn call(&self, cx: &Context, extension: String, method: String, arguments: Blob)
     -> Result<Called, Fault>;
 
+    /// What happens to extensions: the last that is kept if `past`, and from then on as it happens.
+    #[method(idempotent)]
+    fn events(&self, cx: &Context, #[serde(default)] past: bool) -> Result<Stream<Happening>, Fault>;
+
+    /// The last lines of extensions, or of the one that is named, in the order in which they were said; with `follow`, what
+    /// they say from then on as well.
+    #[method(idempotent)]
+    fn logs(
+        &self,
+        cx: &Context,
+        #[serde(default)] extension: Option<String>,
+        #[serde(default)] follow: bool,
+    ) -> Result<Stream<LoggedLine>, Fault>;
+
     /// Ends the instance of an extension in order. The next call starts another.
     #[method(idempotent)]
     fn stop(&self, extension: String) -> Result<(), Fault>;
@@ -81,6 +95,44 @@ pub struct ExtensionState {
     pub processor_ms: u64,
     /// How its last instance ended, if one has.
     pub last_end: Option<String>,
+}
+
+/// Something that happened to an extension.
+#[extension_sdk::message]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happening {
+    /// Its number: without holes, but for those that `missed` counts.
+    pub number: u64,
+    /// Milliseconds since the conductor began.
+    pub at_ms: u64,
+    /// The extension; empty where only `missed` says something.
+    pub extension: String,
+    /// Which instance of it.
+    pub generation: u32,
+    /// `created`, `ready`, `died`, `restarting`, `broken`, `stopped` or `retried`.
+    pub kind: String,
+    /// What happened, as a clause.
+    pub text: String,
+    /// How many are gone that were to come before this one: its reader was too slow.
+    pub missed: u64,
+}
+
+/// A line that an extension said.
+#[extension_sdk::message]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedLine {
+    /// Milliseconds since the conductor began.
+    pub at_ms: u64,
+    /// The extension; empty where only `dropped` says something.
+    pub extension: String,
+    /// Which instance of it.
+    pub generation: u32,
+    /// `stdout`, `stderr`, or the level of a record: `error`, `warn`, `info`, `debug`, `trace`.
+    pub origin: String,
+    /// What was said.
+    pub text: String,
+    /// Lines before it that are gone: it said too much, or its reader was too slow.
+    pub dropped: u64,
 }
 
 /// How an extension is doing, and why.

@@ -8,7 +8,9 @@ pub mod echo;
 pub mod file_explorer;
 pub mod operators;
 
-pub use conductor::{Called, Conductor, ConductorClient, Explanation, ExtensionState, PastEnd};
+pub use conductor::{
+    Called, Conductor, ConductorClient, Explanation, ExtensionState, Happening, LoggedLine, PastEnd,
+};
 pub use echo::{Echo, EchoClient};
 pub use file_explorer::{Entry, FileExplorer, FileExplorerClient, Listing, Problem, Tree};
 pub use operators::{LanguageTotals, Operators, OperatorsClient, Ranking, Row, Totals, Unread};

@@ -67,17 +67,38 @@ pub enum EventKind {
     },
 }
 
+impl EventKind {
+    /// The kind as one word.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Ready { .. } => "ready",
+            Self::Died { .. } => "died",
+            Self::Restarting { .. } => "restarting",
+            Self::Broken { .. } => "broken",
+            Self::Stopped => "stopped",
+            Self::Retried { .. } => "retried",
+        }
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Created => f.write_str("starts"),
+            Self::Ready { start_time } => write!(f, "is ready after {start_time:.1?}"),
+            Self::Died { report } => write!(f, "ended: {report}"),
+            Self::Restarting { after } => write!(f, "starts again in {after:.1?}"),
+            Self::Broken { reason } => write!(f, "is broken: {reason}"),
+            Self::Stopped => f.write_str("is stopped"),
+            Self::Retried { method, cause } => write!(f, "call of `{method}` is made again: {cause}"),
+        }
+    }
+}
+
 impl fmt::Display for HostEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: ", self.extension, self.instance)?;
-        match &self.kind {
-            EventKind::Created => f.write_str("starts"),
-            EventKind::Ready { start_time } => write!(f, "is ready after {start_time:.1?}"),
-            EventKind::Died { report } => write!(f, "ended: {report}"),
-            EventKind::Restarting { after } => write!(f, "starts again in {after:.1?}"),
-            EventKind::Broken { reason } => write!(f, "is broken: {reason}"),
-            EventKind::Stopped => f.write_str("is stopped"),
-            EventKind::Retried { method, cause } => write!(f, "call of `{method}` is made again: {cause}"),
-        }
+        write!(f, "{} {}: {}", self.extension, self.instance, self.kind)
     }
 }

@@ -259,6 +259,12 @@ impl Host {
         self.shared.events.subscribe()
     }
 
+    /// The last events that are kept, and what happens from now on.
+    #[must_use]
+    pub fn subscribe_from_oldest(&self) -> EventReader<Arc<HostEvent>> {
+        self.shared.events.subscribe_from_oldest()
+    }
+
     /// The present state of every extension, by name.
     #[must_use]
     pub fn snapshot(&self) -> Vec<ExtensionSnapshot> {

@@ -112,10 +112,20 @@ impl<T: Clone> EventRing<T> {
     /// Who wants a state and its changes subscribes first and takes the state then.
     #[must_use]
     pub fn subscribe(&self) -> EventReader<T> {
+        self.reader(|inner| inner.next_seq)
+    }
+
+    /// A reader of everything that is kept, and of what is published from now on.
+    #[must_use]
+    pub fn subscribe_from_oldest(&self) -> EventReader<T> {
+        self.reader(|inner| inner.next_seq - inner.events.len() as u64)
+    }
+
+    fn reader(&self, next_seq: impl FnOnce(&Inner<T>) -> u64) -> EventReader<T> {
         let mut inner = lock(&self.shared);
         let id = inner.readers;
         inner.readers += 1;
-        EventReader { id, next_seq: inner.next_seq, shared: Arc::clone(&self.shared) }
+        EventReader { id, next_seq: next_seq(&inner), shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -240,6 +250,24 @@ mod tests {
         assert_eq!(reader.next(), Read::Event(2, 'b'));
         assert_eq!(reader.next(), Read::Event(3, 'c'));
         assert_eq!(reader.next(), Read::Empty);
+    }
+
+    #[test]
+    fn who_comes_late_reads_what_is_kept_and_goes_on() {
+        let ring = EventRing::new(2);
+        let mut reader = ring.subscribe_from_oldest();
+        assert_eq!(reader.next(), Read::Empty);
+        for event in ['a', 'b', 'c'] {
+            ring.publish(event);
+        }
+        let mut late = ring.subscribe_from_oldest();
+        assert_eq!(
+            [late.next(), late.next(), late.next()],
+            [Read::Event(2, 'b'), Read::Event(3, 'c'), Read::Empty]
+        );
+        ring.publish('d');
+        assert_eq!(late.next(), Read::Event(4, 'd'));
+        assert_eq!(reader.next(), Read::Gap { lost: 2 }, "what is gone is counted for who came before");
     }
 
     #[test]

@@ -31,6 +31,8 @@ use serde_bytes::{ByteBuf, Bytes};
 use crate::block_on::block_on;
 use crate::context::{CallState, Context};
 use crate::interface::Sendable;
+/// What can be an item: whatever can be a result.
+pub use crate::interface::Sendable as Item;
 use kept::Kept;
 pub use sink::Sink;
 pub(crate) use sink::given_up;
