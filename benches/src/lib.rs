@@ -6,6 +6,7 @@
 pub mod asking;
 pub mod disturbed;
 pub mod in_process_tier;
+pub mod lifecycle;
 #[cfg(feature = "peers")]
 pub mod peers;
 pub mod process_tier;

@@ -71,6 +71,20 @@ impl Figure {
         Self { id: id.into(), unit: "%".into(), p50: Some(percent), p99: None, p999: None, per_second: None }
     }
 
+    /// So much of something, once.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "amounts are far below what a float cannot tell apart")]
+    pub fn from_amount(id: &str, unit: &str, amount: u64) -> Self {
+        Self {
+            id: id.into(),
+            unit: unit.into(),
+            p50: Some(amount as f64),
+            p99: None,
+            p999: None,
+            per_second: None,
+        }
+    }
+
     /// The median of several rates.
     #[must_use]
     pub fn from_rates(id: &str, per_second: Vec<f64>) -> Self {
