@@ -1,7 +1,8 @@
 //! The way of a call: to the endpoint if there is one, else it waits for one; and once more if that is safe.
 //!
 //! ```text
-//! call -> endpoint? --yes--> sent -> answer, or a failure that is the caller's
+//! call -> broken, and somebody stands in for it? --yes--> the other one's route
+//!      \-> endpoint? --yes--> sent -> answer, or a failure that is the caller's
 //!            | no              |
 //!            v                 +--> not delivered, or unknown and idempotent: the incarnation is gone
 //!     queue, ask for a start <------/   (at most CALL_ATTEMPTS_MAX attempts, within the deadline)
@@ -16,7 +17,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::extension::{Arguments, Broken, Callee, Extension, Outgoing, Place, Sent, Waiting};
+use crate::extension::{Arguments, Broken, Callee, Extension, FALLBACKS_MAX, Outgoing, Place, Sent, Waiting};
 use crate::snapshot::InstanceState;
 use ipc_protocol::FaultCode;
 use ipc_transport::{CallError, CallResult, Caller, Cause, Follow, Reply, Request, RetryLog};
@@ -27,7 +28,7 @@ const CALL_ATTEMPTS_MAX: u32 = 4;
 /// Calls one extension, wherever its instance is in its life. Cheap to clone.
 ///
 /// The first call starts the extension; calls wait while it starts, up to their deadline. While it is broken
-/// they are refused, with the reason.
+/// its fallback answers, if its manifest names one that is not; else they are refused, with the reason.
 ///
 /// # Concurrency
 ///
@@ -88,6 +89,11 @@ impl Caller for Route {
             request.deadline = request.deadline.min(request.made_at + call_time_max);
         }
         let endpoint = self.extension.endpoint.load();
+        if endpoint.is_none()
+            && let Some(other) = self.extension.stand_in()
+        {
+            return Self::new(other).call(request);
+        }
         if let Some(endpoint) = endpoint.as_ref()
             && let Callee::InProcess(instance) = &endpoint.callee
         {
@@ -174,11 +180,32 @@ impl Call {
 
     /// The first attempt, where nothing was running.
     async fn begin(self, waiting: Waiting) -> CallResult {
-        let Sent { reply, epoch } = self.sent(waiting).await?;
+        let Sent { reply, epoch } = match self.sent(&self.extension, waiting).await {
+            Ok(sent) => sent,
+            Err(error) => return self.elsewhere(error).await,
+        };
         match reply.await {
             Err(error) if self.concerns_the_incarnation(&error, epoch) => self.again(error, epoch).await,
             result => result,
         }
+    }
+
+    /// It was not delivered, and will not be: whoever stands in for the extension answers, if anybody does. One who turns
+    /// out to be broken as well is not the last to be asked.
+    async fn elsewhere(&self, error: CallError) -> CallResult {
+        for _ in 0..FALLBACKS_MAX {
+            let Some(other) = self.extension.stand_in() else { break };
+            let sent = match other.send_or_wait(&self.outgoing, 0)? {
+                Place::Sent(sent) => Ok(sent),
+                Place::Waits(waiting) => self.sent(&other, waiting).await,
+            };
+            match sent {
+                Ok(sent) => return sent.reply.await,
+                Err(_) if other.is_broken() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(error)
     }
 
     /// Further attempts, after `error` in the incarnation `epoch`.
@@ -187,13 +214,15 @@ impl Call {
             let Some(cause) = self.reason_to_retry(&error) else { return Err(error) };
             let sent = match self.extension.send_or_wait(&self.outgoing, epoch) {
                 Ok(Place::Sent(sent)) => Ok(sent),
-                Ok(Place::Waits(waiting)) => self.sent(waiting).await,
+                Ok(Place::Waits(waiting)) => self.sent(&self.extension, waiting).await,
                 Err(full) => Err(full),
             };
             let sent = match sent {
                 Ok(sent) => sent,
                 // What was certain stays certain: nothing was delivered, and this is why nothing will be.
-                Err(later) if matches!(error, CallError::NotDelivered(_)) => return Err(later),
+                Err(later) if matches!(error, CallError::NotDelivered(_)) => {
+                    return self.elsewhere(later).await;
+                }
                 // It was delivered: whatever kept it from being delivered once more is not its outcome.
                 Err(_) => return Err(error),
             };
@@ -228,19 +257,19 @@ impl Call {
     }
 
     /// Waits until the queue has sent the call, or there is a reason to wait no longer.
-    async fn sent(&self, mut waiting: Waiting) -> Result<Sent, CallError> {
+    async fn sent(&self, extension: &Extension, mut waiting: Waiting) -> Result<Sent, CallError> {
         let why = tokio::select! {
             biased;
             sent = &mut waiting.sent => match sent {
                 Ok(sent) => return Ok(sent),
                 Err(_) => return Err(host_stops()),
             },
-            why = self.no_start() => why,
+            why = no_start(extension) => why,
             () = tokio::time::sleep_until(self.outgoing.deadline.into()) => {
-                let cause = match self.extension.last_failure() {
+                let cause = match extension.last_failure() {
                     Some(report) => Cause::Died(report.to_string()),
-                    None if self.extension.is_starting() => {
-                        Cause::DeadlineAtStart(self.extension.name.as_ref().to_owned())
+                    None if extension.is_starting() => {
+                        Cause::DeadlineAtStart(extension.name.as_ref().to_owned())
                     }
                     None => Cause::Deadline,
                 };
@@ -248,23 +277,22 @@ impl Call {
             }
         };
         // Sent at the last moment, it has another outcome.
-        self.extension.give_up(&mut waiting).ok_or(why)
+        extension.give_up(&mut waiting).ok_or(why)
     }
+}
 
-    /// Waits until it is certain that no incarnation follows.
-    async fn no_start(&self) -> CallError {
-        let extension = &self.extension;
-        let mut phases = extension.watch_phase();
-        loop {
-            let phase = phases.borrow_and_update().clone();
-            match phase.state {
-                InstanceState::Broken => return is_broken(&extension.name, phase.broken),
-                InstanceState::Closed => return host_stops(),
-                _ => {}
-            }
-            if phases.changed().await.is_err() {
-                return host_stops();
-            }
+/// Waits until it is certain that no incarnation follows.
+async fn no_start(extension: &Extension) -> CallError {
+    let mut phases = extension.watch_phase();
+    loop {
+        let phase = phases.borrow_and_update().clone();
+        match phase.state {
+            InstanceState::Broken => return is_broken(&extension.name, phase.broken),
+            InstanceState::Closed => return host_stops(),
+            _ => {}
+        }
+        if phases.changed().await.is_err() {
+            return host_stops();
         }
     }
 }

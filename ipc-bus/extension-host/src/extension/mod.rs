@@ -156,6 +156,9 @@ struct Memory {
     methods: Vec<MethodEntry>,
 }
 
+/// LIMIT: fallbacks of fallbacks that are followed.
+pub(crate) const FALLBACKS_MAX: usize = 8;
+
 /// What an extension is made of: what runs where is for whoever registers it to say, and not for its manifest.
 pub(crate) enum Code {
     /// A process of its own.
@@ -242,6 +245,30 @@ impl Extension {
     /// Sends an order; `false` if the supervisor has too many, or is gone.
     pub(crate) fn order(&self, order: Order) -> bool {
         self.orders.try_send(order).is_ok()
+    }
+
+    /// Who answers in its place while it is broken: its fallback, or that one's, and so on, the first that is not broken.
+    pub(crate) fn stand_in(&self) -> Option<Arc<Self>> {
+        let mut other = self.fallback()?;
+        for _ in 1..FALLBACKS_MAX {
+            match other.fallback() {
+                Some(next) => other = next,
+                None if other.is_broken() => return None,
+                None => return Some(other),
+            }
+        }
+        // In a circle.
+        None
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.phase.borrow().state == InstanceState::Broken
+    }
+
+    /// The next one of [`Self::stand_in`], if this one is broken.
+    fn fallback(&self) -> Option<Arc<Self>> {
+        let name = self.manifest.activation.fallback.as_deref().filter(|_| self.is_broken())?;
+        self.host.table.upgrade()?.load().get(name).cloned()
     }
 
     /// How the last incarnation ended, if calls wait for the start that follows its failure.

@@ -167,7 +167,6 @@ fn read_activation(source: &Source<'_>, table: Table<'_, '_>) -> Activation {
         source.not_enforced(table.span("requires"), "activation.requires (as an order of starting)");
     }
     let fallback = table.parsed("fallback", values::name);
-    table.not_enforced("fallback");
     table.finish();
     Activation { eager, idle_timeout, requires, fallback }
 }

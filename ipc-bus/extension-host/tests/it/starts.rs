@@ -212,3 +212,57 @@ fn a_reset_of_a_running_extension_forgets_its_failures() {
         host.shutdown(Duration::ZERO).await;
     });
 }
+
+/// One that cannot start, and is left alone after its first failure.
+fn register_broken(host: &extension_host::Host, name: &str, fallback: &str) -> extension_host::Route {
+    let activation = if fallback.is_empty() {
+        String::new()
+    } else {
+        format!("[activation]\nfallback = \"{fallback}\"\n")
+    };
+    let rest = format!("{activation}[restart]\npolicy = \"never\"\n");
+    register(host, name, "exit-at-start", &rest)
+}
+
+#[test]
+fn while_one_is_broken_its_fallback_answers() {
+    on_both_runtimes(async || {
+        let host = host(options());
+        let fancy = register_broken(&host, "fancy", "middling");
+        register_broken(&host, "middling", "plain");
+        register(&host, "plain", "echo", "");
+        // It waits for a start that fails, and is answered all the same; so are those that come later.
+        assert_eq!(call(&fancy, "once", "first").await.expect("it is answered"), "first");
+        until_state(&host, "fancy", InstanceState::Broken).await;
+        for _ in 0..3 {
+            assert_eq!(call(&fancy, "once", "later").await.expect("it is answered"), "later");
+        }
+        assert_eq!(snapshot(&host, "plain").calls, 4);
+        assert_eq!(snapshot(&host, "fancy").calls, 0);
+        // Reset, it is tried again itself.
+        host.reset("fancy").await.expect("it is registered");
+        assert_eq!(call(&fancy, "once", "again").await.expect("it is answered"), "again");
+        assert_eq!(snapshot(&host, "fancy").starts, 2);
+        host.shutdown(Duration::ZERO).await;
+    });
+}
+
+#[test]
+fn without_anybody_who_could_stand_in_the_refusal_is_its_own() {
+    on_both_runtimes(async || {
+        for (first, second) in [("second", ""), ("second", "first"), ("first", ""), ("nobody", "")] {
+            let host = host(options());
+            let route = register_broken(&host, "first", first);
+            let other = register_broken(&host, "second", second);
+            for route in [&other, &route, &route, &other] {
+                let error = call(route, "echo", "x").await.expect_err("nobody is there");
+                let CallError::NotDelivered(cause) = &error else { panic!("{error:?}") };
+                assert_eq!(cause.class(), "broken", "{first} {second}: {error}");
+            }
+            until_state(&host, "first", InstanceState::Broken).await;
+            let error = call(&route, "echo", "x").await.expect_err("nobody is there");
+            assert!(error.to_string().contains("extension `first` is broken"), "{error}");
+            host.shutdown(Duration::ZERO).await;
+        }
+    });
+}
