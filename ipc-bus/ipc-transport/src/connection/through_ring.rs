@@ -41,7 +41,7 @@ const ALONE_MIN: u32 = 16;
 
 /// LIMIT: calls in a row before the task is called awake, where it has its turn at once (a runtime of several threads) and
 /// so gains nothing.
-const ALONE_MAX: u32 = 1 << 14;
+const ALONE_MAX: u32 = 1 << 9;
 
 /// LIMIT: times that a caller empties the ring for others before he lets them run.
 const DRAINS_PER_POLL: u32 = 16;
