@@ -31,7 +31,7 @@
 //! | `close-channel`     | closes the channel and lives on                                                 |
 //! | `crash-abort`, `crash-segv`, `crash-panic`, `crash-exit`, `crash-clean` | ends: by SIGABRT, SIGSEGV, a panic, code 9, code 0 |
 //! | `runaways`          | leaves processes behind that got away from their session and parent, answers with their pids |
-//! | `bomb-...`          | what [`bombs`](crate::bombs) has                                                   |
+//! | `bomb-...`          | what `bombs` has                                                                  |
 //! | `ignore-stop`       | answers; it ignores SIGTERM, goodbye and the channel's end                      |
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "stderr is its log")]
 

@@ -44,7 +44,7 @@ impl RingInput {
             ring,
             epoch,
             bells,
-            patience: Patience::new(latency),
+            patience: Patience::beside_workers(latency),
             has_ended: false,
             granted: VecDeque::new(),
         }

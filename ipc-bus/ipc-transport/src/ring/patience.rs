@@ -88,6 +88,8 @@ impl Latency {
 #[derive(Debug)]
 pub struct Patience {
     bound: Duration,
+    /// What is its own while it yields: this thread, or the whole process.
+    own: ClockId,
     misses: u32,
     to_skip: u32,
     /// Whether the last wait was over because a yield let the other side run: it is on this very core then, and to look
@@ -113,7 +115,16 @@ impl Patience {
     /// Of one who waits as `latency` says.
     #[must_use]
     pub fn new(latency: Latency) -> Self {
-        Self { bound: latency.bound(), misses: 0, to_skip: 0, yields_first: false, crowded: None }
+        let bound = latency.bound();
+        Self { bound, own: ClockId::ThreadCPUTime, misses: 0, to_skip: 0, yields_first: false, crowded: None }
+    }
+
+    /// Of one who waits as `latency` says, and whose process has workers that do what he has read: who yields to them is in
+    /// nobody's way. While they compute on other cores nobody else is noticed; whoever is so busy is not called all the
+    /// time.
+    #[must_use]
+    pub fn beside_workers(latency: Latency) -> Self {
+        Self { own: ClockId::ProcessCPUTime, ..Self::new(latency) }
     }
 
     /// Polls `is_there` for as long as it pays. Returns whether it said yes; if not, sleep.
@@ -126,7 +137,7 @@ impl Patience {
             return false;
         }
         let pauses = if self.yields_first { 1 } else { PAUSES };
-        let poll = poll(self.bound, pauses, is_there);
+        let poll = poll(self.bound, self.own, pauses, is_there);
         self.note(poll);
         matches!(poll, Poll::Found | Poll::FoundBehindOther | Poll::FoundTooLate)
     }
@@ -179,7 +190,7 @@ impl Patience {
     }
 }
 
-fn poll(bound: Duration, pauses: u32, mut is_there: impl FnMut() -> bool) -> Poll {
+fn poll(bound: Duration, own: ClockId, pauses: u32, mut is_there: impl FnMut() -> bool) -> Poll {
     for _ in 0..pauses {
         if is_there() {
             return Poll::Found;
@@ -188,15 +199,15 @@ fn poll(bound: Duration, pauses: u32, mut is_there: impl FnMut() -> bool) -> Pol
     }
     let began = Instant::now();
     let mut now = began;
-    let ran = own_time();
+    let ran = time_of(own);
     loop {
         // Whoever is to answer may be waiting for this very core.
         std::thread::yield_now();
         let before = std::mem::replace(&mut now, Instant::now());
         let took = now.duration_since(before);
         let is_crowded = took >= CROWDED_MIN && {
-            let own = own_time().saturating_sub(ran);
-            now.duration_since(began).saturating_sub(own) >= CROWDED_MIN
+            let ran = time_of(own).saturating_sub(ran);
+            now.duration_since(began).saturating_sub(ran) >= CROWDED_MIN
         };
         if is_there() {
             return match took {
@@ -221,12 +232,10 @@ fn poll(bound: Duration, pauses: u32, mut is_there: impl FnMut() -> bool) -> Pol
     }
 }
 
-/// How long this process has had cores: what others had meanwhile is not in it, what ticks and the hypervisor took is. Not
-/// of this thread alone: who yields to a worker of his own is in nobody's way, and has it done soon. (While others of its
-/// threads compute on other cores the time goes on all the same, and nobody else is noticed. Whoever is so busy is not
-/// called all the time.)
-fn own_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
+/// How long this thread, or this process, has had cores: what others had meanwhile is not in it, what ticks and the
+/// hypervisor took is.
+fn time_of(own: ClockId) -> Duration {
+    let time = clock_gettime(own);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
@@ -300,8 +309,8 @@ mod tests {
         assert_eq!(believed(&patience), CROWDED_FOR_MIN, "that was long ago");
     }
 
-    #[test]
-    fn somebody_who_computes_on_the_same_core_is_noticed() {
+    /// Whether one who yields on a core on which a shell computes notices it.
+    fn notices_a_shell(own: ClockId) -> bool {
         let mut one_core = CpuSet::new();
         let cores = sched_getaffinity(None).expect("this thread has cores");
         let core = (0..CpuSet::MAX_CPU).find(|core| cores.is_set(*core)).expect("one at least");
@@ -309,19 +318,25 @@ mod tests {
         let until = Instant::now() + Duration::from_secs(60);
         let looks = std::thread::spawn(move || {
             sched_setaffinity(None, &one_core).expect("it is one of its own");
-            // Another process, which has the core of whoever starts it, and ends when the test does.
+            // It has the core of whoever starts it, and ends by itself should this not.
             let mut computes = std::process::Command::new("sh");
             computes.args(["-c", "i=0; while [ $i -lt 30000000 ]; do i=$((i+1)); done"]);
             let mut computes = computes.spawn().expect("a shell starts");
             let mut has_noticed = false;
             while !has_noticed && Instant::now() < until {
-                has_noticed = poll(Duration::from_micros(100), 1, || false) == Poll::Crowded;
+                has_noticed = poll(Duration::from_micros(100), own, 1, || false) == Poll::Crowded;
             }
             computes.kill().expect("it is ours");
             computes.wait().expect("it is ours");
             has_noticed
         });
-        assert!(looks.join().expect("it does not panic"), "it was never noticed");
+        looks.join().expect("it does not panic")
+    }
+
+    #[test]
+    fn another_process_that_computes_on_the_same_core_is_noticed() {
+        assert!(notices_a_shell(ClockId::ThreadCPUTime));
+        assert!(notices_a_shell(ClockId::ProcessCPUTime));
     }
 
     #[test]
