@@ -135,14 +135,15 @@ fn inode_of(artifact: &Artifact) -> u64 {
     inode(artifact.try_clone_fd().unwrap())
 }
 
-/// A child that fills memory of this process, and has done so when this returns.
-fn filled_by(role: &str, memory: &EphemeralMemory) -> (Child, u64) {
+/// A child that fills memory of this process, and has done so when this returns; and the descriptor by whose number it finds
+/// the memory, to be kept until it has ended: after that the number may be that of another test's file.
+fn filled_by(role: &str, memory: &EphemeralMemory) -> (Child, OwnedFd) {
     let fd = memory.try_clone_fd().unwrap();
     let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()));
     let mut child = child(role, &path).spawn().unwrap();
     let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
     assert!(lines.map_while(Result::ok).any(|line| line == "filled"), "the child ended by itself");
-    (child, inode(fd))
+    (child, fd)
 }
 
 fn let_go_on(mut child: Child) {
@@ -158,14 +159,15 @@ fn memory_that_another_process_has_filled_and_let_go_is_adopted_without_a_copy()
     disk.take_log();
     let memory = store.create_ephemeral(FILLING.1 as u64).unwrap();
     assert_eq!((memory.bytes(), store.usage().ephemeral_bytes), (300_001, 300_001), "before it is filled");
-    let (child, of_memory) = filled_by("fill memory", &memory);
+    let (child, found_by) = filled_by("fill memory", &memory);
     let artifact = memory.adopt().unwrap();
     let bytes = sample(FILLING.0, FILLING.1);
     assert!(artifact.as_bytes() == bytes && artifact.digest() == Digest::of(&bytes));
-    assert_eq!(inode_of(&artifact), of_memory, "the very memory");
+    assert_eq!(inode_of(&artifact), inode(&found_by), "the very memory");
     assert_eq!(store.usage().ephemeral_bytes, 300_001, "counted once");
     assert!(store.get(&Digest::of(&bytes)).unwrap().is_ephemeral());
     let_go_on(child);
+    drop(found_by);
     assert!(artifact.as_bytes() == bytes);
     drop(artifact);
     assert_eq!((store.usage().ephemeral_artifacts, store.usage().ephemeral_bytes), (0, 0));
@@ -178,14 +180,15 @@ fn memory_that_another_process_still_has_mapped_is_copied_and_what_it_writes_on_
     let store = open(folder.path());
     let memory = store.create_ephemeral(FILLING.1 as u64).unwrap();
     let watched = memory.try_clone_fd().unwrap();
-    let (child, of_memory) = filled_by("keep memory mapped", &memory);
+    let (child, found_by) = filled_by("keep memory mapped", &memory);
     assert_eq!(rustix::fs::fcntl_add_seals(&watched, SealFlags::WRITE), Err(rustix::io::Errno::BUSY));
     let artifact = memory.adopt().unwrap();
     let bytes = sample(FILLING.0, FILLING.1);
     assert!(artifact.as_bytes() == bytes && artifact.digest() == Digest::of(&bytes));
-    assert_ne!(inode_of(&artifact), of_memory);
+    assert_ne!(inode_of(&artifact), inode(&found_by));
     assert_eq!(store.usage().ephemeral_bytes, 300_001, "the original has left the budget");
     let_go_on(child);
+    drop(found_by);
     let mut now = vec![0; FILLING.1];
     rustix::io::pread(&watched, &mut now, 0).unwrap();
     assert!(now == sample(78, FILLING.1) && artifact.as_bytes() == bytes);
