@@ -14,9 +14,15 @@ use ipc_protocol::{Codec, Fault, FaultCode, Origin, Retry};
 use ipc_transport::stream::{IncomingStream, whole};
 use ipc_transport::{CallError, Caller as _, Encoded, Payload, Reply, Request};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::logbook::{Line, Logbook};
+
+/// LIMIT: streams that are passed on at a time, to all clients together.
+const STREAMS_MAX: usize = 128;
+
+/// What to wait before another try where there are too many.
+const RETRY_AFTER_MS: u32 = 100;
 
 /// How often it is looked whether a client still wants what is called for him.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(20);
@@ -30,6 +36,8 @@ pub struct ConductorService {
     runtime: Handle,
     end_is_wanted: Arc<Notify>,
     logbook: Arc<Logbook>,
+    /// For each stream that is passed on, as each has a thread.
+    streams: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for ConductorService {
@@ -43,7 +51,8 @@ impl ConductorService {
     /// runs in.
     #[must_use]
     pub fn new(host: Arc<Host>, began: Instant, logbook: Arc<Logbook>) -> Self {
-        Self { host, began, runtime: Handle::current(), end_is_wanted: Arc::default(), logbook }
+        let streams = Arc::new(Semaphore::new(STREAMS_MAX));
+        Self { host, began, runtime: Handle::current(), end_is_wanted: Arc::default(), logbook, streams }
     }
 
     /// A stream of what `next` gives, on a thread of its own, for as long as it is read. `next` must lose nothing when
@@ -53,9 +62,15 @@ impl ConductorService {
         cx: &Context,
         mut next: impl AsyncFnMut() -> Option<Result<T, Fault>> + Send + 'static,
     ) -> Result<Stream<T>, Fault> {
+        let Ok(place) = Arc::clone(&self.streams).try_acquire_owned() else {
+            let message = format!("{STREAMS_MAX} streams are passed on to clients already");
+            return Err(host_fault(FaultCode::Busy, message).with_retry(Retry::AfterMs(RETRY_AFTER_MS)));
+        };
         let (mut sink, stream) = cx.stream()?;
         let runtime = self.runtime.clone();
         let push = move || {
+            // Until the thread ends.
+            let _place = place;
             loop {
                 let item = runtime.block_on(async {
                     loop {

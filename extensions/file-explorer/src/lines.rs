@@ -15,7 +15,7 @@ use extension_sdk::{Blob, Context, Fault, FaultCode};
 use crate::root::explain;
 
 /// LIMIT: bytes of a line in one piece.
-const LINE_BYTES_MAX: u64 = 1 << 20;
+const LINE_BYTES_MAX: u64 = 512 << 10;
 
 /// How often a file that is followed is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);

@@ -16,7 +16,7 @@ pub trait FileExplorer {
     #[method(idempotent)]
     fn list(&self, cx: &Context, request: Listing) -> Result<Tree, Fault>;
 
-    /// The lines of a file, one after the other, without their ends. A line above 1 MiB comes in pieces.
+    /// The lines of a file, one after the other, without their ends. A line above 512 KiB comes in pieces.
     ///
     /// With `follow` it waits at the end for what is appended, until nobody reads any longer; a file that becomes shorter is
     /// read from its beginning.

@@ -33,6 +33,9 @@ pub const STREAMS_MAX: u32 = 256;
 /// Bytes of a stream's items that its reader lets come before they are taken, unless it chooses otherwise.
 pub const STREAM_WINDOW_BYTES: u64 = 256 << 10;
 
+/// Bytes of one item of a stream: what is larger is no stream's to carry.
+pub const STREAM_ITEM_BYTES_MAX: u64 = 1 << 20;
+
 /// Bytes of the state that a host keeps for an extension.
 pub const STATE_BYTES_MAX: u64 = 64 << 10;
 

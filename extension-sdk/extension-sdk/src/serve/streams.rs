@@ -12,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::thread::{self, ThreadId};
 
-use ipc_protocol::limits::STREAMS_MAX;
+use ipc_protocol::limits::{STREAM_ITEM_BYTES_MAX, STREAMS_MAX};
 use ipc_protocol::stream::{ITEM_OVERHEAD_BYTES, OF_EXTENSION};
 use ipc_protocol::{Fault, FaultCode, Kind, Retry};
 use parking_lot::{Condvar, Mutex};
@@ -266,10 +266,11 @@ impl Writer for Written {
 
     fn send(&self, item: Vec<u8>) -> Result<(), Fault> {
         let Some(server) = self.server.upgrade() else { return Err(given_up()) };
-        let length = item.len() as u64;
-        if length > server.message_bytes_max {
-            let limit = server.message_bytes_max;
-            let message = format!("the item has {length} bytes, above the limit of {limit}");
+        let (length, limit) = (item.len() as u64, server.message_bytes_max.min(STREAM_ITEM_BYTES_MAX));
+        if length > limit {
+            let message = format!(
+                "an item of a stream has {length} bytes, above the limit of {limit}: send it in parts"
+            );
             return Err(Fault::new(FaultCode::TooLarge, message));
         }
         let mut book = self.book.lock();

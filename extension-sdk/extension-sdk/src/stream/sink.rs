@@ -63,7 +63,7 @@ impl<T: Sendable> Sink<T> {
     /// # Errors
     ///
     /// [`FaultCode::Cancelled`]: nobody reads any longer, or the host is gone: stop. [`FaultCode::TooLarge`]: the item is
-    /// above the limit of a message. [`FaultCode::Busy`]: the method itself writes more than is kept until its answer is
+    /// above 1 MiB: send it in parts, or make it an artifact. [`FaultCode::Busy`]: the method itself writes more than is kept until its answer is
     /// out; write from a thread of its own. [`FaultCode::Failed`]: the item's `Serialize` failed.
     pub fn send(&mut self, item: &T) -> Result<(), Fault> {
         let Some(writer) = &self.writer else { return Err(given_up()) };

@@ -57,6 +57,7 @@ fn limits_stand_there_with_their_values() {
         ("CALL_DEPTH_MAX", limits::CALL_DEPTH_MAX.into()),
         ("STREAMS_MAX", limits::STREAMS_MAX.into()),
         ("STREAM_WINDOW_BYTES", limits::STREAM_WINDOW_BYTES),
+        ("STREAM_ITEM_BYTES_MAX", limits::STREAM_ITEM_BYTES_MAX),
         ("STATE_BYTES_MAX", limits::STATE_BYTES_MAX),
         ("QUEUED_BYTES_DEFAULT", limits::QUEUED_BYTES_DEFAULT),
         ("PARTIAL_MESSAGES_MAX", limits::PARTIAL_MESSAGES_MAX as u64),

@@ -4,6 +4,7 @@
 
 use std::task::{Context, Poll, Waker};
 
+use ipc_protocol::limits::STREAMS_MAX;
 use ipc_protocol::{Codec, Fault, Kind};
 
 use super::incoming::{check_plain, fault_of};
@@ -45,6 +46,8 @@ pub(super) fn with_streams(connection: &Connection, answer: Answer) -> CallResul
     let mut ids: Vec<u64> = names_of(&encoded).collect();
     ids.sort_unstable();
     ids.dedup();
+    // More than there may be at all: their names lead nowhere, and their readers would be the peer's to multiply.
+    ids.truncate(STREAMS_MAX as usize);
     if ids.is_empty() {
         return Ok(Answer::encoded(encoded));
     }

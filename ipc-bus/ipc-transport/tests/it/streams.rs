@@ -125,17 +125,20 @@ async fn credit_is_renewed_as_items_are_taken_and_never_beyond_a_window() {
 
 #[tokio::test]
 async fn a_writer_that_takes_more_than_it_was_granted_breaks_the_protocol() {
-    for (is_first_large, expected) in [(true, "waits for credit"), (false, "codec that was not agreed on")] {
+    for (items, expected) in
+        [(2, "waits for credit"), (1, "codec that was not agreed on"), (0, "above the limit")]
+    {
+        let is_first_large = items == 2;
         let script = move |mut peer: Peer| {
             begin(&mut peer, 1);
             let header = peer.header(Kind::StreamData, id(1));
-            if is_first_large {
+            match items {
                 // One beyond the window passes, a second does not.
-                for _ in 0..2 {
+                2 => (0..2).for_each(|_| {
                     peer.send(header, &item(2 * usize::try_from(STREAM_WINDOW_BYTES).expect("small")));
-                }
-            } else {
-                peer.send(Header { codec: Codec::Wincode, ..header }, b"\x01");
+                }),
+                1 => peer.send(Header { codec: Codec::Wincode, ..header }, b"\x01"),
+                _ => peer.send(header, &item((1 << 20) + 1)),
             }
             peer.receive()
         };
@@ -264,4 +267,28 @@ async fn the_end_of_the_peer_ends_its_streams_after_what_it_sent() {
     connection.fail_all(Cause::Died("SIGKILL".to_owned()));
     assert_eq!(&stream.next().await.expect("an item").expect("a good one").bytes[..], b"\x05");
     assert!(matches!(stream.next().await, Some(Err(CallError::Unknown(Cause::Died(_))))));
+}
+
+#[tokio::test]
+async fn a_result_that_names_more_streams_than_there_may_be_multiplies_nothing() {
+    let script = |mut peer: Peer| {
+        let call = peer.expect(Kind::Call);
+        let mut many = vec![0xdd];
+        many.extend(1_000_u32.to_be_bytes());
+        (0..1_000).for_each(|number| many.extend(name(id(number))));
+        peer.reply(&call, &many);
+        let mut credits = 0;
+        while let Some(frame) = peer.receive() {
+            credits += u32::from(frame.header.kind == Kind::StreamCredit);
+        }
+        credits
+    };
+    let (connection, peer) = connect_to(script).await;
+    assert_eq!(streams(call(&connection, "stream").await).len(), 256);
+    assert_eq!(connection.open_streams(), 0, "they were read by nobody");
+    while connection.statistics().bytes_queued > 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(connection);
+    assert_eq!(peer.join().expect("the script goes through"), 256);
 }

@@ -7,13 +7,13 @@
 //!                     +----------------------------------------------+
 //! ```
 //!
-//! INVARIANT: what lies here of one stream is less than a window and one item.
+//! INVARIANT: what lies here of one stream is less than a window and one item, and of streams there are no more than may be.
 
 use std::collections::{HashMap, VecDeque};
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
-use ipc_protocol::limits::{STREAM_WINDOW_BYTES, STREAMS_MAX};
+use ipc_protocol::limits::{STREAM_ITEM_BYTES_MAX, STREAM_WINDOW_BYTES, STREAMS_MAX};
 use ipc_protocol::stream::{ITEM_OVERHEAD_BYTES, OF_EXTENSION};
 use ipc_protocol::{Codec, Fault, FaultCode, Header, Kind, Origin};
 
@@ -123,6 +123,9 @@ impl State {
         };
         if codec != Codec::MessagePack {
             return Err(Violation::Frame { kind, id, what: "has a codec that was not agreed on" });
+        }
+        if body.len() as u64 > STREAM_ITEM_BYTES_MAX {
+            return Err(Violation::Frame { kind, id, what: "is an item above the limit of 1 MiB" });
         }
         if stream.received >= stream.granted {
             let expected = "a writer waits for credit before it begins an item";
