@@ -31,8 +31,6 @@ use serde_bytes::{ByteBuf, Bytes};
 use crate::block_on::block_on;
 use crate::context::{CallState, Context};
 use crate::interface::Sendable;
-/// What can be an item: whatever can be a result.
-pub use crate::interface::Sendable as Item;
 use kept::Kept;
 pub use sink::Sink;
 pub(crate) use sink::given_up;
@@ -42,6 +40,12 @@ const EXTENSION_NAME: &str = "_ExtStruct";
 
 /// In a schema: what is a list to whoever takes it whole comes item by item.
 pub(crate) const SCHEMA_KEY: &str = "x-stream";
+
+/// What can be an item of a stream: whatever can be a result. Implemented for every type that qualifies. (A trait of its own,
+/// so that no error of the compiler names it where a method is meant.)
+pub trait Item: Sendable {}
+
+impl<T: Sendable> Item for T {}
 
 /// Where the items of a stream go that a channel carries.
 pub(crate) trait Writer: Send + Sync {
